@@ -1,0 +1,56 @@
+//! Compiles `proto/game.proto` without a `protoc` on the machine.
+//!
+//! Three files come out of one descriptor set, so that each room includes only
+//! what it may know: the messages (`messages/`), the server's stubs with
+//! Herald's own codec (`server/`), and the client's stubs (`client/`). The
+//! descriptor set itself is kept for reflection and for JSON.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use prost::Message as _;
+
+/// Where the generated messages are mounted in the crate.
+const MESSAGES: &str = "crate::proto";
+/// The codec of the server: the only place that decides what is answered to
+/// bytes that are no message.
+const SERVER_CODEC: &str = "crate::grpc::codec::ServerCodec";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/game.proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    // `protox::compile` drops comments and custom options; the compiler keeps
+    // both, and reflection shows them.
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_file("game.proto")?;
+    fs::write(out.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
+    // `prost_types` knows no custom options; the stubs do not need them.
+    let descriptors =
+        prost_types::FileDescriptorSet::decode(&*compiler.encode_file_descriptor_set())?;
+
+    let dir = |name: &str| -> Result<PathBuf, std::io::Error> {
+        let dir = out.join(name);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    };
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .btree_map(".")
+        .bytes(".")
+        .out_dir(dir("messages")?)
+        .compile_fds(descriptors.clone())?;
+    stubs(&dir("server")?)
+        .build_client(false)
+        .codec_path(SERVER_CODEC)
+        .compile_fds(descriptors.clone())?;
+    stubs(&dir("client")?).build_server(false).compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn stubs(out: &Path) -> tonic_prost_build::Builder {
+    tonic_prost_build::configure().extern_path(".game.v1", MESSAGES).out_dir(out)
+}

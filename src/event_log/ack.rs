@@ -1,0 +1,122 @@
+//! From a back end's thread back to the callers, with one wake-up a batch.
+//!
+//! Waking a task on another thread costs more than handling a small request, so
+//! acknowledgements do not wake their callers one by one. Each runtime that
+//! appends has one [`Appender`] and one [`AckDriver`]; a back end gathers the
+//! outcomes of a batch in an [`AckBatch`], which hands each driver its share and
+//! wakes it once; the driver completes its callers on their own thread.
+
+use std::future::Future;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{AppendError, Appended, EventLog, NewRecord};
+
+type Outcome = Result<Appended, AppendError>;
+/// Callers with what they are to be told.
+type Done = Vec<(oneshot::Sender<Outcome>, Outcome)>;
+
+/// The inbox of one driver.
+#[derive(Default)]
+struct Lane {
+    // Bounded by the back ends' queues: an outcome stands for a record that was
+    // queued.
+    done: Mutex<Done>,
+    ready: Notify,
+}
+
+/// A caller waiting for its record. Completing it consumes it; one that is dropped
+/// counts as [`AppendError::OutcomeUnknown`].
+pub struct Ack {
+    caller: oneshot::Sender<Outcome>,
+    lane: Arc<Lane>,
+}
+
+impl Ack {
+    /// Completes this one alone, which wakes its driver. For what is decided at
+    /// once; back ends use [`AckBatch`] for what comes in numbers.
+    pub fn complete(self, outcome: Outcome) {
+        let mut batch = AckBatch::default();
+        batch.push(self, outcome);
+    }
+}
+
+/// Outcomes gathered by a back end; handed over when dropped.
+#[derive(Default)]
+pub struct AckBatch {
+    lanes: Vec<(Arc<Lane>, Done)>,
+}
+
+impl AckBatch {
+    /// Adds the outcome of one record.
+    pub fn push(&mut self, ack: Ack, outcome: Outcome) {
+        // As many lanes as runtimes: a handful.
+        match self.lanes.iter_mut().find(|(lane, _)| Arc::ptr_eq(lane, &ack.lane)) {
+            Some((_, share)) => share.push((ack.caller, outcome)),
+            None => self.lanes.push((ack.lane, vec![(ack.caller, outcome)])),
+        }
+    }
+}
+
+impl Drop for AckBatch {
+    fn drop(&mut self) {
+        for (lane, share) in self.lanes.drain(..) {
+            lane.done.lock().unwrap_or_else(PoisonError::into_inner).extend(share);
+            lane.ready.notify_one();
+        }
+    }
+}
+
+/// Appends to a log from one runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct Appender {
+    log: Arc<dyn EventLog>,
+    lane: Arc<Lane>,
+}
+
+/// Completes the callers of one [`Appender`]; to be run on their runtime.
+pub struct AckDriver {
+    lane: Arc<Lane>,
+}
+
+impl Appender {
+    /// An appender for one runtime, and the driver that has to run there.
+    pub fn new(log: Arc<dyn EventLog>) -> (Self, AckDriver) {
+        let lane = Arc::new(Lane::default());
+        (Self { log, lane: Arc::clone(&lane) }, AckDriver { lane })
+    }
+
+    /// The log that is appended to.
+    pub fn log(&self) -> &Arc<dyn EventLog> {
+        &self.log
+    }
+
+    /// Hands a record to the log, at once, and returns what to wait on until it is
+    /// durable. Dropping the future does not take the record back.
+    pub fn append(&self, record: NewRecord) -> impl Future<Output = Outcome> + Send + use<> {
+        let (caller, outcome) = oneshot::channel();
+        self.log.submit(record, Ack { caller, lane: Arc::clone(&self.lane) });
+        async move {
+            outcome.await.unwrap_or_else(|_| {
+                Err(AppendError::OutcomeUnknown("the writer ended before it answered".into()))
+            })
+        }
+    }
+}
+
+impl AckDriver {
+    /// Runs until dropped.
+    pub async fn run(self) {
+        loop {
+            self.lane.ready.notified().await;
+            let done =
+                mem::take(&mut *self.lane.done.lock().unwrap_or_else(PoisonError::into_inner));
+            for (caller, outcome) in done {
+                // A caller that is gone (deadline, cancelled call) needs no answer.
+                let _ = caller.send(outcome);
+            }
+        }
+    }
+}
