@@ -5,6 +5,11 @@
 
 pub mod client;
 pub mod clock;
+pub mod commands;
+pub mod domain;
 pub mod event_log;
+pub mod feed;
+pub mod grpc;
 pub mod proto;
 pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,254 @@
+//! What can be bought and which guilds can be joined.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::ids::{GuildId, ItemId, check_text};
+use crate::proto;
+
+/// The most items, and the most guilds, that a catalogue may list: GetCatalog
+/// answers with all of them in one message of at most 4 MiB.
+pub const MAX_CATALOG_ENTRIES: usize = 10_000;
+
+/// The highest price: 10^12 minor units, so that the highest quantity (10^6) times
+/// it stays below 2^63.
+const MAX_PRICE: i64 = 1_000_000_000_000;
+
+/// The default catalogue.
+const BUILT_IN: &str = r#"
+currency = "gold"
+
+[[items]]
+id = "sword"
+name = "Sword"
+price = 100
+
+[[items]]
+id = "knife"
+name = "Knife"
+price = 25
+
+[[items]]
+id = "shield"
+name = "Shield"
+price = 75
+
+[[items]]
+id = "horse"
+name = "Horse"
+price = 500
+"#;
+
+/// The form of the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    currency: String,
+    #[serde(default)]
+    items: Vec<FileItem>,
+    guilds: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileItem {
+    id: String,
+    name: String,
+    price: i64,
+}
+
+/// Why a text is no catalogue: every reason, one a line.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct CatalogError(pub Vec<String>);
+
+/// A valid catalogue.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    currency: String,
+    items: BTreeMap<ItemId, Item>,
+    /// `None`: any guild can be joined.
+    guilds: Option<BTreeSet<GuildId>>,
+    version: String,
+}
+
+/// What is known of an item.
+#[derive(Clone, Debug)]
+struct Item {
+    name: String,
+    price: i64,
+}
+
+impl Catalog {
+    /// The default: sword, knife, shield and horse; guilds open.
+    pub fn built_in() -> Self {
+        Self::parse(BUILT_IN).expect("the built-in catalogue is valid, as a test shows")
+    }
+
+    /// Reads a TOML text:
+    ///
+    /// ```toml
+    /// currency = "gold"
+    /// guilds = ["mascots"]     # leave out: any guild can be joined
+    ///
+    /// [[items]]
+    /// id = "sword"             # 1 to 64 bytes, once only
+    /// name = "Sword"
+    /// price = 100              # minor units, 0 to 10^12
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it, with the line where the form itself is wrong.
+    pub fn parse(text: &str) -> Result<Self, CatalogError> {
+        let file: File = toml::from_str(text)
+            .map_err(|e| CatalogError(vec![e.to_string().trim_end().into()]))?;
+        let mut errors = Vec::new();
+        if file.currency.is_empty() {
+            errors.push("currency: missing".to_owned());
+        } else if let Err(reason) = check_text(&file.currency, 16) {
+            errors.push(format!("currency: {reason}"));
+        }
+        for (what, count) in
+            [("items", file.items.len()), ("guilds", file.guilds.as_ref().map_or(0, Vec::len))]
+        {
+            if count > MAX_CATALOG_ENTRIES {
+                errors.push(format!("{what}: more than {MAX_CATALOG_ENTRIES}"));
+            }
+        }
+        let mut items = BTreeMap::new();
+        for (i, item) in file.items.into_iter().enumerate() {
+            if let Err(reason) = check_text(&item.name, super::MAX_TEXT_BYTES) {
+                errors.push(format!("items[{i}].name: {reason}"));
+            }
+            if !(0..=MAX_PRICE).contains(&item.price) {
+                errors.push(format!("items[{i}].price: not in the range of 0 to {MAX_PRICE}"));
+            }
+            match ItemId::parse(item.id) {
+                Err(reason) => errors.push(format!("items[{i}].id: {reason}")),
+                Ok(id) => {
+                    let entry = Item { name: item.name, price: item.price };
+                    if items.insert(id, entry).is_some() {
+                        errors.push(format!("items[{i}].id: listed before"));
+                    }
+                }
+            }
+        }
+        let guilds = file.guilds.map(|names| {
+            let mut guilds = BTreeSet::new();
+            for (i, name) in names.into_iter().enumerate() {
+                match GuildId::parse(name) {
+                    Err(reason) => errors.push(format!("guilds[{i}]: {reason}")),
+                    Ok(id) => {
+                        if !guilds.insert(id) {
+                            errors.push(format!("guilds[{i}]: listed before"));
+                        }
+                    }
+                }
+            }
+            guilds
+        });
+        if !errors.is_empty() {
+            return Err(CatalogError(errors));
+        }
+        let version = version_of(&file.currency, &items, guilds.as_ref());
+        Ok(Self { currency: file.currency, items, guilds, version })
+    }
+
+    /// The price of one in minor units, if the item is there.
+    pub fn price(&self, item: &ItemId) -> Option<i64> {
+        self.items.get(item).map(|item| item.price)
+    }
+
+    /// Whether a guild can be joined.
+    pub fn has_guild(&self, guild: &GuildId) -> bool {
+        self.guilds.as_ref().is_none_or(|guilds| guilds.contains(guild))
+    }
+
+    /// The currency of all prices.
+    pub fn currency(&self) -> &str {
+        &self.currency
+    }
+
+    /// The whole catalogue as GetCatalog answers it.
+    pub fn to_response(&self) -> proto::GetCatalogResponse {
+        proto::GetCatalogResponse {
+            items: self
+                .items
+                .iter()
+                .map(|(id, item)| proto::CatalogItem {
+                    item_id: id.as_str().to_owned(),
+                    display_name: item.name.clone(),
+                    unit_price: item.price,
+                })
+                .collect(),
+            guilds_open: self.guilds.is_none(),
+            guild_ids: self.guilds.iter().flatten().map(|id| id.as_str().to_owned()).collect(),
+            currency_code: self.currency.clone(),
+            catalog_version: self.version.clone(),
+        }
+    }
+}
+
+/// The first 16 hexadecimal digits of a SHA-256 over the content.
+fn version_of(
+    currency: &str,
+    items: &BTreeMap<ItemId, Item>,
+    guilds: Option<&BTreeSet<GuildId>>,
+) -> String {
+    let mut hash = Sha256::new();
+    // Control characters cannot occur in any of the texts, so they separate.
+    hash.update(format!("{currency}\n"));
+    for (id, item) in items {
+        hash.update(format!("item\t{id}\t{}\t{}\n", item.name, item.price));
+    }
+    match guilds {
+        None => hash.update("guilds open\n"),
+        Some(guilds) => guilds.iter().for_each(|id| hash.update(format!("guild\t{id}\n"))),
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_catalogue_sells_four_things_and_opens_all_guilds() {
+        let catalog = Catalog::built_in();
+        let ids: Vec<_> = catalog.items.keys().map(ItemId::as_str).collect();
+        assert_eq!(ids, ["horse", "knife", "shield", "sword"]);
+        assert!(catalog.has_guild(&GuildId::parse("anything".into()).unwrap()));
+    }
+
+    #[test]
+    fn listed_guilds_are_the_only_ones() {
+        let catalog = Catalog::parse("currency = 'gold'\nguilds = ['mascots']").unwrap();
+        assert!(catalog.has_guild(&GuildId::parse("mascots".into()).unwrap()));
+        assert!(!catalog.has_guild(&GuildId::parse("others".into()).unwrap()));
+    }
+
+    #[test]
+    fn everything_wrong_is_reported_at_once() {
+        let text = "currency = ''\nguilds = ['a', 'a']\n[[items]]\nid = ''\nname = 'x'\nprice = -1";
+        let CatalogError(errors) = Catalog::parse(text).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:?}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_not_passed_over() {
+        let error = Catalog::parse("currency = 'gold'\nguild = ['mascots']").unwrap_err();
+        assert!(error.to_string().contains("guild"), "{error}");
+    }
+
+    #[test]
+    fn the_version_follows_the_content_and_not_the_form() {
+        let a = Catalog::parse("currency='g'\n[[items]]\nid='a'\nname='A'\nprice=1\n").unwrap();
+        let b = Catalog::parse("currency = 'g' # x\n[[items]]\nprice=1\nname='A'\nid='a'").unwrap();
+        let c = Catalog::parse("currency='g'\n[[items]]\nid='a'\nname='A'\nprice=2\n").unwrap();
+        assert_eq!(a.version, b.version);
+        assert_ne!(a.version, c.version);
+    }
+}

@@ -1,0 +1,28 @@
+//! The rules of the game service: identifiers, validation, the catalogue, what an
+//! event looks like.
+//!
+//! Pure: no I/O, no clock, no transport, no log. Everything comes in as a value
+//! and goes out as a value, so that two transports given the same request produce
+//! the same event. Preconditions are types: `PlayerId::parse` is the only way to
+//! get a [`PlayerId`].
+
+mod action;
+mod caller;
+mod catalog;
+mod event;
+mod ids;
+mod origin;
+mod violation;
+
+pub use action::{Action, Request, Submission};
+pub use caller::Caller;
+pub use catalog::{Catalog, CatalogError, MAX_CATALOG_ENTRIES};
+pub use event::{
+    EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_guild, event_id, event_type,
+};
+pub use ids::{GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId};
+pub use origin::{
+    AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
+    client_address,
+};
+pub use violation::{MAX_VIOLATIONS, Violations};

@@ -1,0 +1,62 @@
+//! Which events a subscriber wants.
+
+use std::collections::HashSet;
+
+use crate::domain::{EVENT_TYPES, Violations, event_guild};
+use crate::proto;
+
+/// The most values in one field of a filter.
+pub const MAX_FILTER_VALUES: usize = 100;
+
+/// A checked filter: within a field one match is enough, and every field that is not
+/// empty must match.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    event_types: HashSet<String>,
+    player_ids: HashSet<String>,
+    guild_ids: HashSet<String>,
+}
+
+impl Filter {
+    /// Checks a filter; notes what is wrong with it.
+    pub fn parse(filter: Option<&proto::EventFilter>, violations: &mut Violations) -> Self {
+        let Some(filter) = filter else { return Self::default() };
+        for (field, values) in [
+            ("filter.event_types", &filter.event_types),
+            ("filter.player_ids", &filter.player_ids),
+            ("filter.guild_ids", &filter.guild_ids),
+        ] {
+            if values.len() > MAX_FILTER_VALUES {
+                violations.add(field, format!("more than {MAX_FILTER_VALUES} values"));
+            }
+            if values.iter().any(String::is_empty) {
+                violations.add(field, "a value is empty, which no event matches");
+            }
+        }
+        if filter.event_types.iter().any(|name| !EVENT_TYPES.contains(&name.as_str())) {
+            violations.add(
+                "filter.event_types",
+                format!("not a type that this server knows: {}", EVENT_TYPES.join(", ")),
+            );
+        }
+        if !violations.is_empty() {
+            return Self::default();
+        }
+        let set = |values: &[String]| values.iter().cloned().collect();
+        Self {
+            event_types: set(&filter.event_types),
+            player_ids: set(&filter.player_ids),
+            guild_ids: set(&filter.guild_ids),
+        }
+    }
+
+    /// Whether an event is wanted.
+    pub fn matches(&self, event: &proto::GameEvent) -> bool {
+        let wants = |wanted: &HashSet<String>, value: Option<&str>| {
+            wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
+        };
+        wants(&self.event_types, Some(&event.event_type))
+            && wants(&self.player_ids, Some(&event.player_id))
+            && (self.guild_ids.is_empty() || wants(&self.guild_ids, event_guild(event)))
+    }
+}

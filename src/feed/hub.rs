@@ -1,0 +1,275 @@
+//! The ring: the newest records of the log, in memory, for all live subscribers.
+//!
+//! Written by the tail alone, read by subscribers. The lock is held for pushing or
+//! cloning a few pointers, never while anything is delivered.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use prost::Message as _;
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+use crate::event_log::{Offset, Partition, Position, ReadBatch, ReadLimits, Record, Trimmed};
+use crate::proto;
+
+/// A record of the log, parsed once for all subscribers.
+#[derive(Debug)]
+pub(super) struct FeedRecord {
+    pub partition: Partition,
+    pub offset: Offset,
+    pub append_time: Timestamp,
+    /// Without its origin; `None` where the record is no event.
+    pub event: Option<proto::GameEvent>,
+    pub origin: Option<proto::Origin>,
+    /// Of the record in the log.
+    pub bytes: usize,
+}
+
+impl From<Record> for FeedRecord {
+    fn from(record: Record) -> Self {
+        let bytes = record.value.len();
+        let mut event = proto::GameEvent::decode(record.value).ok();
+        Self {
+            partition: record.partition,
+            offset: record.offset,
+            append_time: record.append_time,
+            origin: event.as_mut().and_then(|event| event.origin.take()),
+            event,
+            bytes,
+        }
+    }
+}
+
+/// What one read of the log gave.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub records: Vec<FeedRecord>,
+    pub trimmed: Vec<Trimmed>,
+    /// Where the log was read from, and where to read on.
+    pub before: Position,
+    pub after: Position,
+}
+
+impl Batch {
+    pub fn new(before: Position, read: ReadBatch) -> Self {
+        Self {
+            records: read.records.into_iter().map(FeedRecord::from).collect(),
+            trimmed: read.trimmed,
+            before,
+            after: read.position,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        // The fixed part stands for what the structs themselves take.
+        self.records.iter().map(|record| record.bytes + size_of::<FeedRecord>()).sum::<usize>()
+            + size_of::<Self>()
+    }
+}
+
+/// What a subscriber finds in the ring.
+pub(super) enum Found {
+    /// Batches from its place on, and the number of the next one.
+    Batches(Vec<Arc<Batch>>, u64),
+    /// Nothing yet.
+    Nothing,
+    /// Its place has left the ring.
+    Gone,
+}
+
+/// The ring and those who wait for it.
+pub(super) struct Hub {
+    ring: Mutex<Ring>,
+    end: ArcSwap<Position>,
+    lanes: Mutex<Vec<Arc<Notify>>>,
+}
+
+struct Ring {
+    batches: VecDeque<Arc<Batch>>,
+    /// The number of the first batch in `batches`; numbers count up for good.
+    first: u64,
+    bytes: usize,
+    max_bytes: usize,
+    /// Whether the tail has begun: before, nobody can join.
+    open: bool,
+    /// Where the tail is.
+    end: Position,
+}
+
+impl Hub {
+    pub fn new(max_bytes: usize) -> Self {
+        let ring = Ring {
+            batches: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            max_bytes,
+            open: false,
+            end: Position::default(),
+        };
+        Self { ring: Mutex::new(ring), end: ArcSwap::default(), lanes: Mutex::default() }
+    }
+
+    /// A signal for one more runtime: notified after each publication.
+    pub fn add_lane(&self) -> Arc<Notify> {
+        let signal = Arc::new(Notify::new());
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&signal));
+        signal
+    }
+
+    /// Empties the ring and begins again at `position`.
+    pub fn restart(&self, position: Position) {
+        let mut ring = self.ring();
+        ring.first += ring.batches.len() as u64;
+        ring.batches.clear();
+        ring.bytes = 0;
+        ring.open = true;
+        ring.end = position.clone();
+        self.end.store(Arc::new(position));
+        drop(ring);
+        self.wake();
+    }
+
+    /// Adds a batch, drops the oldest ones beyond the bound, wakes the runtimes.
+    pub fn publish(&self, batch: Batch) {
+        let after = Arc::new(batch.after.clone());
+        let mut ring = self.ring();
+        ring.bytes += batch.bytes();
+        ring.end = batch.after.clone();
+        ring.batches.push_back(Arc::new(batch));
+        while ring.bytes > ring.max_bytes && ring.batches.len() > 1 {
+            if let Some(oldest) = ring.batches.pop_front() {
+                ring.bytes -= oldest.bytes();
+                ring.first += 1;
+            }
+        }
+        drop(ring);
+        self.end.store(after);
+        self.wake();
+    }
+
+    /// Where the tail is.
+    pub fn end(&self) -> arc_swap::Guard<Arc<Position>> {
+        self.end.load()
+    }
+
+    /// The number of the batch at which a reader at `position` can join: the last one
+    /// that begins at or before its place. `None` when it has to read the log first.
+    pub fn join(&self, position: &Position) -> Option<u64> {
+        let ring = self.ring();
+        if !ring.open {
+            return None;
+        }
+        // Starts never decrease from batch to batch, so those before the place come
+        // first.
+        let begun = ring.batches.partition_point(|batch| position.covers(&batch.before));
+        if begun == ring.batches.len() && position.covers(&ring.end) {
+            return Some(ring.first + begun as u64);
+        }
+        begun.checked_sub(1).map(|index| ring.first + index as u64)
+    }
+
+    /// The batches from number `next` on that are within `limits`, but one at least.
+    pub fn find(&self, next: u64, limits: ReadLimits) -> Found {
+        let ring = self.ring();
+        let Some(index) = next.checked_sub(ring.first) else { return Found::Gone };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let (mut records, mut bytes) = (0, 0);
+        let found: Vec<_> = ring
+            .batches
+            .iter()
+            .skip(index)
+            .take_while(|batch| {
+                let first = records == 0;
+                records += batch.records.len().max(1);
+                bytes += batch.records.iter().map(|record| record.bytes).sum::<usize>();
+                first || (records <= limits.records && bytes <= limits.bytes)
+            })
+            .cloned()
+            .collect();
+        if found.is_empty() {
+            Found::Nothing
+        } else {
+            let next = next + found.len() as u64;
+            Found::Batches(found, next)
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            lane.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ReadLimits = ReadLimits { records: 8, bytes: 1 << 20 };
+
+    fn batch(before: &[u64], after: &[u64], bytes: usize) -> Batch {
+        let record = FeedRecord {
+            partition: 0,
+            offset: 0,
+            append_time: Timestamp::default(),
+            event: None,
+            origin: None,
+            bytes,
+        };
+        Batch {
+            records: vec![record],
+            trimmed: Vec::new(),
+            before: before.to_vec().into(),
+            after: after.to_vec().into(),
+        }
+    }
+
+    fn join(hub: &Hub, position: &[u64]) -> Option<u64> {
+        hub.join(&position.to_vec().into())
+    }
+
+    #[test]
+    fn a_reader_joins_at_the_last_batch_that_begins_before_its_place() {
+        let hub = Hub::new(1 << 20);
+        assert_eq!(join(&hub, &[5, 5]), None, "the tail has not begun");
+        hub.restart(vec![5, 5].into());
+        assert_eq!(join(&hub, &[5, 5]), Some(0));
+        assert_eq!(join(&hub, &[9, 9]), Some(0), "ahead of the tail");
+        assert_eq!(join(&hub, &[5, 4]), None, "behind the ring in one partition");
+        hub.publish(batch(&[5, 5], &[6, 5], 10));
+        hub.publish(batch(&[6, 5], &[6, 7], 10));
+        assert_eq!(join(&hub, &[5, 5]), Some(0));
+        assert_eq!(join(&hub, &[6, 5]), Some(1));
+        assert_eq!(join(&hub, &[6, 6]), Some(1), "in the middle of a batch");
+        assert_eq!(join(&hub, &[5, 7]), Some(0), "ahead in one, behind in the other");
+        assert_eq!(join(&hub, &[6, 7]), Some(2));
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_who_falls_out_of_it_is_told() {
+        let hub = Hub::new(10_000);
+        hub.restart(vec![0].into());
+        for i in 0..10 {
+            hub.publish(batch(&[i], &[i + 1], 4000));
+        }
+        assert!(matches!(hub.find(0, LIMITS), Found::Gone));
+        assert!(matches!(hub.find(10, LIMITS), Found::Nothing));
+        assert_eq!(join(&hub, &[0]), None);
+        let Some(next) = join(&hub, &[9]) else { panic!("the newest batch must be there") };
+        assert!(matches!(hub.find(next, LIMITS), Found::Batches(found, 10) if found.len() == 1));
+    }
+
+    #[test]
+    fn a_batch_over_the_bound_is_kept_until_the_next() {
+        let hub = Hub::new(10);
+        hub.restart(vec![0].into());
+        hub.publish(batch(&[0], &[1], 4000));
+        assert!(matches!(hub.find(0, LIMITS), Found::Batches(..)));
+    }
+}

@@ -1,0 +1,435 @@
+//! The feed: the log, read back to subscribers.
+//!
+//! # What it promises
+//!
+//! * One tail per process reads the end of the log into a bounded ring ([`hub`]).
+//!   Subscribers at the end share what is in the ring; subscribers that are behind
+//!   it read the log themselves. The tail never waits for a subscriber.
+//! * A subscriber gets each event behind its start once, in the order of each
+//!   partition, or a gap that says what it missed. Its cursor is a vector with one
+//!   offset per partition and moves over filtered-out records too, so that every
+//!   message resumes rightly.
+//! * The start is fixed before the first message: what is acknowledged later is
+//!   delivered.
+//! * Waking subscribers costs one wake-up across threads for each runtime that owns
+//!   connections ([`Lane`]), however many subscribers it has.
+//!
+//! # What it may not know
+//!
+//! Transports, and how events come to be written.
+
+mod cursor;
+mod filter;
+mod hub;
+mod reader;
+mod tail;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Timestamp};
+use crate::domain::{Caller, Violations};
+use crate::event_log::{Appended, Bounds, EventLog, Position, ReadError};
+use crate::proto;
+
+pub use cursor::{Cursor, CursorMalformed};
+pub use filter::MAX_FILTER_VALUES;
+pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
+
+use filter::Filter;
+use hub::Hub;
+
+/// The shortest and the longest heartbeat interval, and the default.
+const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How far apart the two looks at the log are before a cursor is called ahead of it:
+/// a replica that has just taken over may for a moment show an older end.
+const AHEAD_SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// Settings of the feed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most streams open at once.
+    pub max_subscribers: usize,
+    /// Most bytes of records that the ring holds.
+    pub ring_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_subscribers: 10_000, ring_bytes: 16 << 20 }
+    }
+}
+
+/// What a subscriber asks for; the request as it came.
+pub type Subscription = proto::StreamEventsRequest;
+
+/// Why a subscriber cannot be served.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FeedError {
+    /// Fields of the request are wrong.
+    #[error("the request is not valid")]
+    Invalid(Violations),
+    /// The cursor is none.
+    #[error("{0}")]
+    CursorMalformed(#[from] CursorMalformed),
+    /// Retention has removed what is behind the cursor.
+    #[error("events behind the cursor have been removed by retention")]
+    CursorExpired(ValidCursors),
+    /// The cursor is past the end of the log.
+    #[error("the cursor is past the end of the log")]
+    CursorAhead(ValidCursors),
+    /// The cursor is of another log.
+    #[error("the cursor is of another log than the one that is served")]
+    EpochChanged,
+    /// The caller may not read origins.
+    #[error("include_origin is not allowed here")]
+    OriginDenied,
+    /// Too many streams are open.
+    #[error("{0} streams are open, which is the limit")]
+    SubscriberLimit(usize),
+    /// The log cannot be read.
+    #[error("{0}")]
+    Log(#[from] ReadError),
+}
+
+/// Cursors that can be used instead of one that cannot.
+#[derive(Debug, Clone)]
+pub struct ValidCursors {
+    /// Before the oldest event.
+    pub earliest: String,
+    /// Behind the newest event.
+    pub latest: String,
+}
+
+/// What the feed counts.
+#[derive(Clone, Default)]
+struct Metrics {
+    subscribers: Gauge,
+    delivered: Counter,
+    undecodable: Counter,
+    fell_behind: Counter,
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("feed");
+        r.register("subscribers", "Streams that are open", self.subscribers.clone());
+        r.register("delivered_events", "Events handed to streams", self.delivered.clone());
+        r.register(
+            "undecodable_records",
+            "Records in the log that are no event",
+            self.undecodable.clone(),
+        );
+        r.register(
+            "fell_behind",
+            "Times that a stream fell out of the ring and went back to the log",
+            self.fell_behind.clone(),
+        );
+    }
+}
+
+/// The feed. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Arc<dyn EventLog>,
+    hub: Hub,
+    options: Options,
+    clock: Clock,
+    metrics: Metrics,
+    subscribers: AtomicUsize,
+    closing: CancellationToken,
+}
+
+impl Feed {
+    /// A feed of `log`. [`Feed::run_tail`] has to run for anything to be live.
+    pub fn build(
+        log: Arc<dyn EventLog>,
+        options: Options,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        let shared = Shared {
+            hub: Hub::new(options.ring_bytes),
+            log,
+            options,
+            clock,
+            metrics,
+            subscribers: AtomicUsize::new(0),
+            closing: CancellationToken::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Reads the end of the log into the ring, for as long as it is polled.
+    pub async fn run_tail(&self) {
+        tail::run(&self.shared).await;
+    }
+
+    /// A handle for one runtime, and the relay that has to run there.
+    pub fn lane(&self) -> (Lane, Relay) {
+        let signal = self.shared.hub.add_lane();
+        let published = watch::Sender::new(());
+        let lane = Lane { feed: self.clone(), published: published.subscribe() };
+        (lane, Relay { signal, published })
+    }
+
+    /// Tells every subscriber that the server stops, which ends their streams.
+    pub fn close(&self) {
+        self.shared.closing.cancel();
+    }
+
+    /// The cursor of a receipt: where the tail is, and just behind the event in the
+    /// event's own partition.
+    pub fn cursor_behind(&self, appended: &Appended) -> String {
+        let mut position = Position::clone(&self.shared.hub.end());
+        position.set(appended.partition, appended.offset + 1);
+        self.shared.cursor(&position, appended.append_time)
+    }
+
+    /// The bounds of the feed.
+    pub async fn describe(&self) -> Result<proto::GetFeedResponse, FeedError> {
+        let bounds = self.shared.log.bounds().await?;
+        let valid = self.shared.valid_cursors(&bounds);
+        Ok(proto::GetFeedResponse {
+            feed_epoch: self.shared.log.id().to_string(),
+            partitions: bounds
+                .end
+                .iter()
+                .map(|(partition, end)| proto::FeedPartition {
+                    partition: proto_partition(partition),
+                    start_offset: proto_offset(bounds.start.get(partition)),
+                    end_offset: proto_offset(end),
+                })
+                .collect(),
+            earliest_cursor: valid.earliest,
+            latest_cursor: valid.latest,
+        })
+    }
+}
+
+impl Shared {
+    fn cursor(&self, position: &Position, time: Timestamp) -> String {
+        Cursor { epoch: self.log.id(), position: position.clone(), time }.encode()
+    }
+
+    fn valid_cursors(&self, bounds: &Bounds) -> ValidCursors {
+        let now = self.clock.now();
+        ValidCursors {
+            earliest: self.cursor(&bounds.start, Timestamp::default()),
+            latest: self.cursor(&bounds.end, now),
+        }
+    }
+}
+
+/// The feed as seen from one runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct Lane {
+    feed: Feed,
+    published: watch::Receiver<()>,
+}
+
+/// Wakes the subscribers of one runtime on that runtime.
+pub struct Relay {
+    signal: Arc<Notify>,
+    published: watch::Sender<()>,
+}
+
+impl Relay {
+    /// Runs until dropped.
+    pub async fn run(self) {
+        loop {
+            self.signal.notified().await;
+            self.published.send_replace(());
+        }
+    }
+}
+
+impl Lane {
+    /// The feed itself.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Opens a stream: checks what is asked for and fixes the start.
+    pub async fn subscribe(
+        &self,
+        caller: &Caller,
+        subscription: Subscription,
+    ) -> Result<Reader, FeedError> {
+        let shared = &self.feed.shared;
+        let (filter, heartbeat, max_events) = check(&subscription)?;
+        if subscription.include_origin && !caller.may_read_origin() {
+            return Err(FeedError::OriginDenied);
+        }
+        let place = Place::take(&self.feed)?;
+        let (start, bounds, time) = shared.fix_start(subscription.start).await?;
+        Ok(Reader::new(reader::Setup {
+            feed: self.feed.clone(),
+            _place: place,
+            published: self.published.clone(),
+            start,
+            time,
+            end: bounds.end,
+            filter,
+            heartbeat,
+            max_events,
+            stop_when_caught_up: subscription.stop_when_caught_up,
+            include_origin: subscription.include_origin,
+        }))
+    }
+}
+
+impl Shared {
+    async fn fix_start(
+        &self,
+        start: Option<proto::stream_events_request::Start>,
+    ) -> Result<(Position, Bounds, Timestamp), FeedError> {
+        use proto::stream_events_request::Start;
+        let bounds = self.log.bounds().await?;
+        match start {
+            Some(Start::AfterCursor(text)) => {
+                let cursor = Cursor::decode(&text)?;
+                if cursor.epoch != self.log.id() {
+                    return Err(FeedError::EpochChanged);
+                }
+                let bounds = self.bounds_reaching(&cursor.position, bounds).await?;
+                let mut start = cursor.position;
+                for (partition, oldest) in bounds.start.iter() {
+                    if partition as usize >= start.len() {
+                        // Added since the cursor was made: begins at its start.
+                        start.set(partition, oldest);
+                    } else if start.get(partition) < oldest {
+                        return Err(FeedError::CursorExpired(self.valid_cursors(&bounds)));
+                    }
+                }
+                Ok((start, bounds, cursor.time))
+            }
+            Some(Start::StartPosition(position))
+                if position == i32::from(proto::StartPosition::Earliest) =>
+            {
+                Ok((bounds.start.clone(), bounds, Timestamp::default()))
+            }
+            // `check` has refused what is no position at all.
+            Some(Start::StartPosition(_)) | None => {
+                Ok((bounds.end.clone(), bounds, self.clock.now()))
+            }
+        }
+    }
+
+    /// The bounds, once they reach a cursor's position.
+    async fn bounds_reaching(
+        &self,
+        position: &Position,
+        bounds: Bounds,
+    ) -> Result<Bounds, FeedError> {
+        let reaches =
+            |bounds: &Bounds| position.len() <= bounds.end.len() && bounds.end.covers(position);
+        if reaches(&bounds) {
+            return Ok(bounds);
+        }
+        tokio::time::sleep(AHEAD_SECOND_LOOK).await;
+        let bounds = self.log.bounds().await?;
+        if reaches(&bounds) {
+            Ok(bounds)
+        } else {
+            Err(FeedError::CursorAhead(self.valid_cursors(&bounds)))
+        }
+    }
+}
+
+/// One of the places for subscribers; given back when dropped.
+struct Place(Feed);
+
+impl Place {
+    fn take(feed: &Feed) -> Result<Self, FeedError> {
+        let limit = feed.shared.options.max_subscribers;
+        let taken =
+            feed.shared.subscribers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < limit).then_some(open + 1)
+            });
+        match taken {
+            Ok(_) => {
+                feed.shared.metrics.subscribers.inc();
+                Ok(Self(feed.clone()))
+            }
+            Err(_) => Err(FeedError::SubscriberLimit(limit)),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.shared.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.metrics.subscribers.dec();
+    }
+}
+
+/// Checks a subscription; returns its filter, heartbeat interval and limit.
+fn check(subscription: &Subscription) -> Result<(Filter, Duration, Option<u64>), FeedError> {
+    use proto::stream_events_request::Start;
+    let mut violations = Violations::default();
+    if let Some(Start::StartPosition(position)) = subscription.start
+        && proto::StartPosition::try_from(position).is_err()
+    {
+        violations.add("start_position", "not a StartPosition that this server knows");
+    }
+    let filter = Filter::parse(subscription.filter.as_ref(), &mut violations);
+    let heartbeat = match subscription.heartbeat_interval {
+        None => DEFAULT_HEARTBEAT,
+        Some(interval) => match Duration::try_from(interval) {
+            Ok(interval) => interval.clamp(HEARTBEAT_RANGE.0, HEARTBEAT_RANGE.1),
+            Err(_) => {
+                violations.add("heartbeat_interval", "negative or not a valid Duration");
+                DEFAULT_HEARTBEAT
+            }
+        },
+    };
+    let max_events = match u64::try_from(subscription.max_events) {
+        Ok(0) => None,
+        Ok(max) => Some(max),
+        Err(_) => {
+            violations.add("max_events", "negative; 0 means no end");
+            None
+        }
+    };
+    if violations.is_empty() {
+        Ok((filter, heartbeat, max_events))
+    } else {
+        Err(FeedError::Invalid(violations))
+    }
+}
+
+/// A partition as messages carry it. Logs have far fewer than 2^31.
+fn proto_partition(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// An offset as messages carry it. Offsets stay far below 2^63.
+fn proto_offset(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+fn partition_offsets(position: &Position) -> Vec<proto::PartitionOffset> {
+    position
+        .iter()
+        .map(|(partition, offset)| proto::PartitionOffset {
+            partition: proto_partition(partition),
+            offset: proto_offset(offset),
+        })
+        .collect()
+}

@@ -1,0 +1,329 @@
+//! One subscriber: a state machine that is polled for its next message.
+//!
+//! ```text
+//! Opening ─► CatchingUp ◄─► Live ─► Closed
+//! ```
+//!
+//! Catching up reads the log; live reads the ring. Both deliver from the reader's
+//! own position, record by record, so that the hand-over between them can neither
+//! leave out nor repeat anything: whatever lies before the position is passed over.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::filter::Filter;
+use super::hub::{Batch, FeedRecord, Found};
+use super::{Feed, FeedError, Place, partition_offsets, proto_offset, proto_partition};
+use crate::clock::Timestamp;
+use crate::event_log::{LogReader, Position, ReadLimits, Trimmed};
+use crate::proto::{self, stream_events_response::Response};
+
+/// The most events in one message.
+pub const MAX_BATCH_EVENTS: usize = 1_000;
+
+/// The most bytes of records in one message, unless a single one is larger: far
+/// enough below the 4 MiB that clients accept by default.
+pub const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// How much is read from the log at once. What is read at once fits into one message.
+pub(super) const READ_LIMITS: ReadLimits =
+    ReadLimits { records: MAX_BATCH_EVENTS, bytes: MAX_BATCH_BYTES };
+
+/// How long clients are asked to wait before they come back after a shutdown: the
+/// least, and how much at most is added at random.
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
+const RECONNECT_SPREAD: Duration = Duration::from_secs(4);
+
+/// What a reader is made of.
+pub(super) struct Setup {
+    pub feed: Feed,
+    pub _place: Place,
+    pub published: watch::Receiver<()>,
+    pub start: Position,
+    pub time: Timestamp,
+    pub end: Position,
+    pub filter: Filter,
+    pub heartbeat: Duration,
+    pub max_events: Option<u64>,
+    pub stop_when_caught_up: bool,
+    pub include_origin: bool,
+}
+
+/// A subscriber's stream of messages.
+pub struct Reader {
+    setup: Setup,
+    state: State,
+    /// Everything before it was delivered or passed over.
+    position: Position,
+    /// The append time of the newest record before the position.
+    time: Timestamp,
+    /// The end of the log that has not been reached yet.
+    target: Option<Position>,
+    /// Messages that are due, each with the position behind it. Filled by one step at
+    /// a time, and so bounded by what one step reads.
+    due: VecDeque<(Position, Response)>,
+    delivered: u64,
+    last_message: Instant,
+}
+
+enum State {
+    Opening,
+    /// Reads the log; the reader is opened when it is needed.
+    CatchingUp(Option<Box<dyn LogReader>>),
+    /// Reads the ring; the number of the next batch.
+    Live(u64),
+    Closed,
+}
+
+impl Reader {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self {
+            state: State::Opening,
+            position: setup.start.clone(),
+            time: setup.time,
+            target: Some(setup.end.clone()),
+            due: VecDeque::new(),
+            delivered: 0,
+            last_message: Instant::now(),
+            setup,
+        }
+    }
+
+    /// Waits for the next message; `None` when the stream has done what was asked or
+    /// was closed. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<proto::StreamEventsResponse, FeedError>> {
+        loop {
+            if let Some((position, response)) = self.due.pop_front() {
+                self.last_message = Instant::now();
+                let cursor = self.setup.feed.shared.cursor(&position, self.time);
+                return Some(Ok(proto::StreamEventsResponse { cursor, response: Some(response) }));
+            }
+            if self.is_done() {
+                return None;
+            }
+            if self.setup.feed.shared.closing.is_cancelled() && !matches!(self.state, State::Closed)
+            {
+                self.close();
+                continue;
+            }
+            let step = match self.state {
+                State::Closed => return None,
+                State::Opening => {
+                    self.open();
+                    Ok(())
+                }
+                State::CatchingUp(_) => self.catch_up().await,
+                State::Live(next) => {
+                    self.follow(next).await;
+                    Ok(())
+                }
+            };
+            if let Err(error) = step {
+                self.state = State::Closed;
+                return Some(Err(error));
+            }
+            if let Some(target) = self.target.take_if(|target| self.position.covers(target)) {
+                let end_offsets = partition_offsets(&target);
+                self.say(Response::CaughtUp(proto::CaughtUp { end_offsets }));
+            }
+            if self.due.is_empty() && Instant::now() >= self.next_heartbeat() {
+                self.heartbeat();
+            }
+        }
+    }
+
+    /// Whether everything that was asked for has been delivered.
+    fn is_done(&self) -> bool {
+        self.setup.max_events.is_some_and(|max| self.delivered >= max)
+            || (self.setup.stop_when_caught_up && self.target.is_none())
+    }
+
+    fn open(&mut self) {
+        let start_offsets = partition_offsets(&self.position);
+        self.say(Response::Opened(proto::Opened { start_offsets }));
+        self.state = State::CatchingUp(None);
+    }
+
+    /// One step of catching up.
+    async fn catch_up(&mut self) -> Result<(), FeedError> {
+        let shared = Arc::clone(&self.setup.feed.shared);
+        // Before the look at the ring, so that no publication after it is missed.
+        self.setup.published.mark_unchanged();
+        if let Some(next) = shared.hub.join(&self.position) {
+            self.state = State::Live(next);
+            return Ok(());
+        }
+        let next_heartbeat = self.next_heartbeat();
+        let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
+        let log = match log {
+            Some(log) => log,
+            None => log.insert(shared.log.open_reader(self.position.clone()).await?),
+        };
+        let before = log.position().clone();
+        let read = tokio::select! {
+            biased;
+            read = log.next(READ_LIMITS) => read?,
+            // There is nothing to read when the tail itself has only just reached the
+            // end; then the ring can be joined.
+            _ = self.setup.published.changed() => return Ok(()),
+            () = shared.closing.cancelled() => return Ok(()),
+            () = tokio::time::sleep_until(next_heartbeat) => return Ok(()),
+        };
+        let mut events = Vec::new();
+        self.deliver(&Batch::new(before, read), &mut events);
+        self.flush(&mut events);
+        Ok(())
+    }
+
+    /// One step of following the ring.
+    async fn follow(&mut self, next: u64) {
+        let shared = Arc::clone(&self.setup.feed.shared);
+        self.setup.published.mark_unchanged();
+        match shared.hub.find(next, READ_LIMITS) {
+            Found::Batches(batches, next) => {
+                self.state = State::Live(next);
+                let mut events = Vec::new();
+                for batch in batches {
+                    self.deliver(&batch, &mut events);
+                }
+                self.flush(&mut events);
+            }
+            Found::Gone => {
+                shared.metrics.fell_behind.inc();
+                self.say(Response::FellBehind(proto::FellBehind {}));
+                self.state = State::CatchingUp(None);
+                // Told again when this is reached, unless the first time is still due.
+                self.target.get_or_insert(Position::clone(&shared.hub.end()));
+            }
+            Found::Nothing => {
+                let next_heartbeat = self.next_heartbeat();
+                tokio::select! {
+                    changed = self.setup.published.changed() => {
+                        // Without the relay of its runtime it would never wake again.
+                        if changed.is_err() {
+                            self.close();
+                        }
+                    }
+                    () = shared.closing.cancelled() => {}
+                    () = tokio::time::sleep_until(next_heartbeat) => {}
+                }
+            }
+        }
+    }
+
+    /// Moves the position over a batch. What is wanted goes to `events`, which are
+    /// flushed before anything else is said.
+    fn deliver(&mut self, batch: &Batch, events: &mut Vec<proto::DeliveredEvent>) {
+        for trimmed in &batch.trimmed {
+            self.pass_trimmed(*trimmed, events);
+        }
+        for record in &batch.records {
+            if self.setup.max_events.is_some_and(|max| self.delivered >= max) {
+                return;
+            }
+            if record.offset < self.position.get(record.partition) {
+                continue;
+            }
+            match &record.event {
+                Some(event) if self.setup.filter.matches(event) => {
+                    events.push(self.delivered_event(record, event));
+                    self.delivered += 1;
+                    self.pass(record);
+                }
+                Some(_) => self.pass(record),
+                None => {
+                    self.flush(events);
+                    self.pass(record);
+                    self.say_gap(proto::GapReason::Undecodable, record.partition, 1);
+                }
+            }
+        }
+        for (partition, offset) in batch.after.iter() {
+            if offset > self.position.get(partition) {
+                self.position.set(partition, offset);
+            }
+        }
+    }
+
+    fn pass(&mut self, record: &FeedRecord) {
+        self.position.set(record.partition, record.offset + 1);
+        self.time = self.time.max(record.append_time);
+    }
+
+    fn pass_trimmed(&mut self, trimmed: Trimmed, events: &mut Vec<proto::DeliveredEvent>) {
+        let position = self.position.get(trimmed.partition);
+        if position < trimmed.to {
+            self.flush(events);
+            self.position.set(trimmed.partition, trimmed.to);
+            let missed = trimmed.to - position;
+            self.say_gap(proto::GapReason::Retention, trimmed.partition, missed);
+        }
+    }
+
+    fn delivered_event(
+        &self,
+        record: &FeedRecord,
+        event: &proto::GameEvent,
+    ) -> proto::DeliveredEvent {
+        let mut event = event.clone();
+        if self.setup.include_origin {
+            event.origin.clone_from(&record.origin);
+        }
+        proto::DeliveredEvent {
+            event: Some(event),
+            partition: proto_partition(record.partition),
+            offset: proto_offset(record.offset),
+            append_time: Some(record.append_time.into()),
+        }
+    }
+
+    fn flush(&mut self, events: &mut Vec<proto::DeliveredEvent>) {
+        if !events.is_empty() {
+            self.setup.feed.shared.metrics.delivered.inc_by(events.len() as u64);
+            self.say(Response::Batch(proto::EventBatch { events: std::mem::take(events) }));
+        }
+    }
+
+    fn say_gap(&mut self, reason: proto::GapReason, partition: u32, missed: u64) {
+        self.say(Response::Gap(proto::Gap {
+            reason: reason.into(),
+            partition: proto_partition(partition),
+            missed_records: proto_offset(missed),
+        }));
+    }
+
+    fn next_heartbeat(&self) -> Instant {
+        self.last_message + self.setup.heartbeat
+    }
+
+    fn heartbeat(&mut self) {
+        let shared = &self.setup.feed.shared;
+        let heartbeat = proto::Heartbeat {
+            server_time: Some(shared.clock.now().into()),
+            lag: proto_offset(self.position.distance_to(&shared.hub.end())),
+        };
+        self.say(Response::Heartbeat(heartbeat));
+    }
+
+    fn close(&mut self) {
+        // A fresh `RandomState` is seeded at random: enough to spread reconnects.
+        let spread = RandomState::new().hash_one(0) % RECONNECT_SPREAD.as_millis() as u64;
+        let delay = RECONNECT_DELAY + Duration::from_millis(spread);
+        self.say(Response::Closing(proto::Closing {
+            reason: proto::ClosingReason::Shutdown.into(),
+            reconnect_delay: prost_types::Duration::try_from(delay).ok(),
+            resumable: true,
+        }));
+        self.state = State::Closed;
+    }
+
+    /// Puts a message behind those that are due, with the cursor of this moment.
+    fn say(&mut self, response: Response) {
+        self.due.push_back((self.position.clone(), response));
+    }
+}

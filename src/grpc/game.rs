@@ -1,0 +1,70 @@
+//! `GameService`: messages to actions and back.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::stubs::game_service_server::GameService;
+use super::{Options, request};
+use crate::commands::{Commands, Outcome};
+use crate::domain::Submission;
+use crate::proto::{self, game_event::Payload};
+
+/// The service of one runtime.
+pub(super) struct Game {
+    commands: Commands,
+    options: Arc<Options>,
+}
+
+impl Game {
+    pub fn new(commands: Commands, options: Arc<Options>) -> Self {
+        Self { commands, options }
+    }
+
+    async fn act<T: Into<Submission>>(&self, request: Request<T>) -> Result<Outcome, Status> {
+        let caller = request::caller(&self.options);
+        let source = request::source(&request, &self.options);
+        let deadline = request::answer_by(request.metadata());
+        let submission = request.into_inner().into();
+        Ok(self.commands.execute(&caller, submission, source, deadline).await?)
+    }
+}
+
+#[tonic::async_trait]
+impl GameService for Game {
+    async fn start_session(
+        &self,
+        request: Request<proto::StartSessionRequest>,
+    ) -> Result<Response<proto::StartSessionResponse>, Status> {
+        let Outcome { receipt, .. } = self.act(request).await?;
+        let session_id = receipt.as_ref().map(|r| r.event_id.clone()).unwrap_or_default();
+        Ok(Response::new(proto::StartSessionResponse { receipt, session_id }))
+    }
+
+    async fn purchase_item(
+        &self,
+        request: Request<proto::PurchaseItemRequest>,
+    ) -> Result<Response<proto::PurchaseItemResponse>, Status> {
+        let Outcome { receipt, payload } = self.act(request).await?;
+        let purchase = match payload {
+            Payload::ItemPurchased(purchase) => Some(purchase),
+            _ => None,
+        };
+        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase }))
+    }
+
+    async fn join_guild(
+        &self,
+        request: Request<proto::JoinGuildRequest>,
+    ) -> Result<Response<proto::JoinGuildResponse>, Status> {
+        let Outcome { receipt, .. } = self.act(request).await?;
+        Ok(Response::new(proto::JoinGuildResponse { receipt }))
+    }
+
+    async fn get_catalog(
+        &self,
+        _: Request<proto::GetCatalogRequest>,
+    ) -> Result<Response<proto::GetCatalogResponse>, Status> {
+        Ok(Response::new(self.commands.catalog().to_response()))
+    }
+}

@@ -1,0 +1,257 @@
+//! gRPC and gRPC-web: translates, and decides nothing.
+//!
+//! A call passes through these, from the outside in:
+//!
+//! 1. `tonic_web` turns gRPC-web into gRPC, and answers the browser's questions about
+//!    other origins ([`web`]);
+//! 2. [`access`] counts the call and writes its line;
+//! 3. [`frames`] refuses what is too large or no message, before it is buffered;
+//! 4. the generated stubs decode with Herald's own [`codec`];
+//! 5. [`game`] and [`feed`] translate between messages and rooms.
+//!
+//! [`status`] is the only place that knows gRPC's codes.
+
+mod access;
+pub mod codec;
+mod feed;
+mod frames;
+mod game;
+mod request;
+mod status;
+mod web;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use prometheus_client::registry::Registry;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic_health::server::HealthReporter;
+use tower::Service;
+
+use crate::commands::Commands;
+use crate::domain::{AddressPolicy, HeaderPolicy};
+use crate::feed::Lane;
+use crate::proto;
+use crate::telemetry::AccessLog;
+
+pub use access::Metrics;
+pub use request::Peer;
+pub use web::CorsPolicy;
+
+/// The generated server stubs.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+mod stubs {
+    include!(concat!(env!("OUT_DIR"), "/server/game.v1.rs"));
+}
+
+use stubs::event_feed_service_server::EventFeedServiceServer;
+use stubs::game_service_server::GameServiceServer;
+
+/// Settings of the transport.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The most bytes of a request message.
+    pub max_message_bytes: usize,
+    /// Which headers are kept with events.
+    pub headers: HeaderPolicy,
+    /// What is kept of callers' addresses.
+    pub addresses: AddressPolicy,
+    /// Whose word on forwarded addresses is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether anonymous callers may read origins.
+    pub expose_origin: bool,
+    /// Which web pages may call.
+    pub cors: CorsPolicy,
+}
+
+/// The rooms behind the transport, as one runtime sees them.
+#[derive(Clone)]
+pub struct Rooms {
+    /// The write path.
+    pub commands: Commands,
+    /// The feed.
+    pub feed: Lane,
+}
+
+/// The standard health service, whose state all runtimes share.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+    service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+}
+
+impl Health {
+    /// Nothing is serving yet.
+    pub async fn new() -> Self {
+        let (reporter, _) = tonic_health::server::health_reporter();
+        let service = tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(reporter.clone()),
+        );
+        let health = Self { reporter, service };
+        health.set(Serving { writes: false, feed: false }).await;
+        health
+    }
+
+    /// Sets what the services answer.
+    pub async fn set(&self, serving: Serving) {
+        for (name, serves) in [
+            ("", serving.writes && serving.feed),
+            (<GameServiceServer<game::Game> as NamedService>::NAME, serving.writes),
+            (<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, serving.feed),
+        ] {
+            let status = if serves {
+                tonic_health::ServingStatus::Serving
+            } else {
+                tonic_health::ServingStatus::NotServing
+            };
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// What the process can do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Take actions.
+    pub writes: bool,
+    /// Stream events.
+    pub feed: bool,
+}
+
+/// What the transport counts, and shares between runtimes.
+pub fn register_metrics(registry: &mut Registry) -> Arc<Metrics> {
+    Arc::new(Metrics::register(registry, METHODS))
+}
+
+/// The methods that have metrics of their own; others count as "other".
+const METHODS: &[&str] = &[
+    "/game.v1.GameService/StartSession",
+    "/game.v1.GameService/PurchaseItem",
+    "/game.v1.GameService/JoinGuild",
+    "/game.v1.GameService/GetCatalog",
+    "/game.v1.EventFeedService/StreamEvents",
+    "/game.v1.EventFeedService/GetFeed",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
+
+/// Everything that is served over gRPC, for one runtime.
+#[derive(Clone)]
+pub struct Transport {
+    calls: access::Access<Dispatch>,
+    web: web::Web,
+}
+
+impl Transport {
+    /// The transport of one runtime.
+    ///
+    /// # Errors
+    ///
+    /// Reflection finds a descriptor set that it cannot read.
+    pub fn build(
+        options: Arc<Options>,
+        rooms: Rooms,
+        health: Health,
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+    ) -> Result<Self, tonic_reflection::server::Error> {
+        let calls = access::Access::new(
+            Dispatch {
+                max_message_bytes: options.max_message_bytes,
+                // The frames are checked before; the stubs' own limit answers with
+                // another code.
+                game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
+                    .max_decoding_message_size(usize::MAX),
+                feed: EventFeedServiceServer::new(feed::EventFeed::new(
+                    rooms.feed,
+                    Arc::clone(&options),
+                ))
+                .max_decoding_message_size(usize::MAX),
+                others: others(health)?,
+            },
+            metrics,
+            access_log,
+        );
+        let web = web::Web::new(calls.clone(), &options.cors);
+        Ok(Self { calls, web })
+    }
+
+    /// Serves one request. Its extensions hold the [`Peer`].
+    pub async fn serve<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut request = request.map(Body::new);
+        request::prepare(&mut request);
+        let served = if request::is_plain_grpc(&request) {
+            self.calls.clone().call(request).await
+        } else {
+            self.web.clone().call(request).await
+        };
+        served.unwrap_or_else(|never: Infallible| match never {})
+    }
+}
+
+/// Reflection and health: rarely called, so generic routing will do.
+fn others(health: Health) -> Result<tonic::service::Routes, tonic_reflection::server::Error> {
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(tonic::service::Routes::new(health.service)
+        .add_service(descriptors().build_v1()?)
+        .add_service(descriptors().build_v1alpha()?)
+        .prepare())
+}
+
+/// Chooses the service of a call by its path.
+#[derive(Clone)]
+struct Dispatch {
+    max_message_bytes: usize,
+    game: GameServiceServer<game::Game>,
+    feed: EventFeedServiceServer<feed::EventFeed>,
+    others: tonic::service::Routes,
+}
+
+type ServiceFuture = std::pin::Pin<
+    Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send + 'static>,
+>;
+
+impl Service<http::Request<Body>> for Dispatch {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = ServiceFuture;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        // Every service here is always ready.
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> ServiceFuture {
+        let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
+        match service {
+            Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
+                self.game.call(frames::check(request, self.max_message_bytes))
+            }
+            Some((<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, _)) => {
+                self.feed.call(frames::check(request, self.max_message_bytes))
+            }
+            _ => {
+                let mut others = self.others.clone();
+                Box::pin(async move { others.call(request).await })
+            }
+        }
+    }
+}
+
+/// The metrics by method name, for looking up by a request's path.
+type ByMethod<T> = HashMap<&'static str, T>;

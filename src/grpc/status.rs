@@ -1,0 +1,153 @@
+//! From errors to statuses: the only place that knows gRPC's codes.
+//!
+//! Each status carries one `google.rpc.ErrorInfo` with the domain "herald" and a
+//! stable reason, and what else helps: BadRequest, RetryInfo, cursors that are still
+//! valid. `docs/errors.md` lists them all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::commands::CommandError;
+use crate::domain::Violations;
+use crate::event_log::{AppendError, ReadError};
+use crate::feed::{FeedError, ValidCursors};
+
+/// The domain of every reason.
+const DOMAIN: &str = "herald";
+
+/// When to come back after the queue was full.
+const OVERLOADED_RETRY: Duration = Duration::from_millis(100);
+
+/// When to come back after the log could not be reached.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
+
+/// The most characters of a reason's text that come from a library or the system.
+const MAX_FOREIGN_TEXT: usize = 500;
+
+fn reason(reason: &str) -> ErrorDetails {
+    reason_with(reason, [])
+}
+
+fn reason_with<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, message, details)
+}
+
+/// The bytes are no message.
+pub(super) fn malformed(why: &str) -> Status {
+    let why: String = why.chars().take(MAX_FOREIGN_TEXT).collect();
+    let message = format!("the request is not a valid message: {why}");
+    status(Code::InvalidArgument, message, reason("MESSAGE_MALFORMED"))
+}
+
+/// The message is over the limit.
+pub(super) fn too_large(bytes: usize, limit: usize) -> Status {
+    let message = format!("the message has {bytes} bytes, over the limit of {limit}");
+    status(Code::ResourceExhausted, message, reason("MESSAGE_TOO_LARGE"))
+}
+
+/// The deadline of a stream has come.
+pub(super) fn stream_deadline() -> Status {
+    let message = "the deadline of the stream has come; resume with the newest cursor";
+    status(Code::DeadlineExceeded, message, reason("STREAM_DEADLINE"))
+}
+
+fn invalid(violations: Violations) -> Status {
+    let violations = violations.into_vec();
+    let summary: Vec<_> =
+        violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+    let mut details = reason("VALIDATION_FAILED");
+    details.set_bad_request(
+        violations
+            .into_iter()
+            .map(|v| FieldViolation::new(v.field, v.description))
+            .collect::<Vec<_>>(),
+    );
+    status(Code::InvalidArgument, summary.join("; "), details)
+}
+
+fn not_written(error: &AppendError) -> Status {
+    let message = error.to_string();
+    match error {
+        AppendError::Overloaded => {
+            let mut details = reason("OVERLOADED");
+            details.set_retry_info(Some(OVERLOADED_RETRY));
+            status(Code::ResourceExhausted, message, details)
+        }
+        AppendError::Unavailable(_) => log_unavailable(message),
+        AppendError::TooLarge(_) => {
+            status(Code::ResourceExhausted, message, reason("MESSAGE_TOO_LARGE"))
+        }
+        // The write path answers these with the ids to retry with.
+        AppendError::OutcomeUnknown(_) => {
+            status(Code::DeadlineExceeded, message, reason("WRITE_OUTCOME_UNKNOWN"))
+        }
+    }
+}
+
+fn log_unavailable(message: String) -> Status {
+    let mut details = reason("LOG_UNAVAILABLE");
+    details.set_retry_info(Some(UNAVAILABLE_RETRY));
+    status(Code::Unavailable, message, details)
+}
+
+impl From<CommandError> for Status {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Rejected(violations) => invalid(violations),
+            CommandError::NotWritten(error) => not_written(&error),
+            CommandError::OutcomeUnknown { event_id, request_id } => status(
+                Code::DeadlineExceeded,
+                error.to_string(),
+                reason_with(
+                    "WRITE_OUTCOME_UNKNOWN",
+                    [("event_id", event_id.to_string()), ("request_id", request_id.to_string())],
+                ),
+            ),
+        }
+    }
+}
+
+impl From<FeedError> for Status {
+    fn from(error: FeedError) -> Self {
+        let message = error.to_string();
+        let out_of_range = |name: &str, valid: ValidCursors, message: String| {
+            status(
+                Code::OutOfRange,
+                message,
+                reason_with(
+                    name,
+                    [("earliest_cursor", valid.earliest), ("latest_cursor", valid.latest)],
+                ),
+            )
+        };
+        match error {
+            FeedError::Invalid(violations) => invalid(violations),
+            FeedError::CursorMalformed(_) => {
+                status(Code::InvalidArgument, message, reason("CURSOR_MALFORMED"))
+            }
+            FeedError::CursorExpired(valid) => out_of_range("CURSOR_EXPIRED", valid, message),
+            FeedError::CursorAhead(valid) => out_of_range("CURSOR_AHEAD", valid, message),
+            FeedError::EpochChanged | FeedError::Log(ReadError::Replaced) => {
+                status(Code::FailedPrecondition, message, reason("FEED_EPOCH_CHANGED"))
+            }
+            FeedError::OriginDenied => {
+                status(Code::PermissionDenied, message, reason("SCOPE_DENIED"))
+            }
+            FeedError::SubscriberLimit(_) => {
+                let mut details = reason("SUBSCRIBER_LIMIT");
+                details.set_retry_info(Some(UNAVAILABLE_RETRY));
+                status(Code::ResourceExhausted, message, details)
+            }
+            FeedError::Log(ReadError::Unavailable(_)) => log_unavailable(message),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! gRPC-web, and which web pages may call.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
+use tonic::body::Body;
+use tonic_web::GrpcWebLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::Dispatch;
+use super::access::Access;
+
+/// Which web pages may call Herald from another origin than its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsPolicy {
+    /// Those that come from the machine itself: `http://localhost:3000` and the like.
+    Loopback,
+    /// None.
+    None,
+    /// All.
+    Any,
+    /// Those of these origins.
+    List(Vec<HeaderValue>),
+}
+
+/// What pages may read of an answer beside its body.
+const EXPOSED: [HeaderName; 3] = [
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+];
+
+/// How long a browser may remember the answer to its question.
+const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+impl CorsPolicy {
+    /// Reads `loopback`, `none`, `any`, or origins separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// Says which origin is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "none" => Ok(Self::None),
+            "any" | "*" => Ok(Self::Any),
+            list => list
+                .split(',')
+                .map(|origin| {
+                    let origin = origin.trim();
+                    let host = origin.split_once("://").map(|(_, host)| host);
+                    match (host, HeaderValue::from_str(origin)) {
+                        (Some(host), Ok(value)) if !host.is_empty() && !host.contains('/') => {
+                            Ok(value)
+                        }
+                        _ => Err(format!("{origin:?} is no origin such as https://game.example")),
+                    }
+                })
+                .collect::<Result<_, _>>()
+                .map(Self::List),
+        }
+    }
+
+    fn layer(&self) -> CorsLayer {
+        let origins = match self {
+            Self::None => AllowOrigin::list([]),
+            Self::Any => AllowOrigin::any(),
+            Self::List(origins) => AllowOrigin::list(origins.clone()),
+            Self::Loopback => {
+                AllowOrigin::predicate(|origin: &HeaderValue, _: &Parts| is_loopback(origin))
+            }
+        };
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([http::Method::POST])
+            .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+            .expose_headers(EXPOSED)
+            .max_age(MAX_AGE)
+    }
+}
+
+fn is_loopback(origin: &HeaderValue) -> bool {
+    let host = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.parse::<http::Uri>().ok())
+        .and_then(|uri| uri.host().map(str::to_owned));
+    host.is_some_and(|host| {
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// Whatever is not plain gRPC.
+#[derive(Clone)]
+pub(super) struct Web(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>);
+
+impl Web {
+    pub fn new(calls: Access<Dispatch>, cors: &CorsPolicy) -> Self {
+        let service =
+            ServiceBuilder::new().layer(cors.layer()).layer(GrpcWebLayer::new()).service(calls);
+        Self(BoxCloneSyncService::new(service))
+    }
+}
+
+impl Service<http::Request<Body>> for Web {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future =
+        <BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible> as Service<
+            http::Request<Body>,
+        >>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_from_the_machine_itself_are_told_from_others() {
+        for (origin, loopback) in [
+            ("http://localhost:3000", true),
+            ("http://127.0.0.1", true),
+            ("http://[::1]:8080", true),
+            ("https://localhost.evil.example", false),
+            ("http://127.0.0.1.evil.example", false),
+            ("null", false),
+        ] {
+            assert_eq!(is_loopback(&HeaderValue::from_static(origin)), loopback, "{origin}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_a_scheme_and_no_path() {
+        assert!(CorsPolicy::parse("https://a.example, https://b.example:8443").is_ok());
+        for bad in ["a.example", "https://a.example/x", "https://", ""] {
+            assert!(CorsPolicy::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
