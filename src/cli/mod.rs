@@ -5,6 +5,7 @@
 //! returns an [`Exit`] or an error; the errors are put into words here.
 
 mod actions;
+mod bench;
 mod exit;
 mod json;
 mod output;
@@ -55,6 +56,8 @@ enum Command {
     /// Show events as they happen, one line each.
     #[command(after_help = exit::HELP)]
     Tail(tail::Tail),
+    /// Measure a server.
+    Bench(bench::Bench),
 }
 
 /// Does what the command line asks for.
@@ -86,6 +89,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Session(session) => block_on(session.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
+        Command::Bench(bench) => bench.run(output),
     }
 }
 
