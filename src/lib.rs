@@ -3,9 +3,11 @@
 //! `docs/architecture.md` is the map: which room does what, what it promises,
 //! and which way the arrows point.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod commands;
+pub mod config;
 pub mod domain;
 pub mod event_log;
 pub mod feed;

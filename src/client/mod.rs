@@ -1,7 +1,184 @@
-//! The client.
+//! The client: typed calls and a resumable tail over the generated stubs.
+//!
+//! Promises: every failure is a [`ClientError`] that says whether trying again
+//! can help and, for a write, whether it may have happened all the same. Every
+//! call has an end: a deadline that the server is told of too, or, for the feed,
+//! the heartbeats of [`tail`]. Knows the messages and the wire, nothing of the
+//! server's rooms.
+
+mod backoff;
+mod error;
+pub mod tail;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+pub use self::backoff::Backoff;
+pub use self::error::{ClientError, Violation, reason};
+use self::stubs::event_feed_service_client::EventFeedServiceClient;
+use self::stubs::game_service_client::GameServiceClient;
+use crate::proto;
 
 /// The generated client stubs.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod stubs {
     include!(concat!(env!("OUT_DIR"), "/client/game.v1.rs"));
+}
+
+/// How often an idle connection is probed. Below the minute after which many
+/// load balancers and NATs forget a connection.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long a probe may stay unanswered before the connection counts as dead.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest message taken from a server: room for a catalogue of 10,000 items
+/// with the longest names, and for any batch of events.
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How a [`Client`] connects and how long it waits.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The longest time to wait for a connection.
+    pub connect_timeout: Duration,
+    /// The deadline of each unary call.
+    pub call_timeout: Duration,
+    /// Connect at the first call instead of at once.
+    pub lazy: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        let timeout = Duration::from_secs(5);
+        Self { connect_timeout: timeout, call_timeout: timeout, lazy: false }
+    }
+}
+
+/// A connection to one server. Cheap to clone; clones share the connection,
+/// which is made anew by itself after it broke.
+#[derive(Clone, Debug)]
+pub struct Client {
+    game: GameServiceClient<Channel>,
+    feed: EventFeedServiceClient<Channel>,
+    call_timeout: Duration,
+}
+
+impl Client {
+    /// Connects to `endpoint`, such as `http://127.0.0.1:50051`; without a scheme
+    /// it is taken for http.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint is no address, or (unless lazy) nothing answers there.
+    pub async fn connect(endpoint: &str, options: ConnectOptions) -> Result<Self, ClientError> {
+        let address = with_scheme(endpoint);
+        let configured = Endpoint::from_shared(address.clone())
+            .map_err(|_| {
+                ClientError::local(
+                    Code::InvalidArgument,
+                    format!("{endpoint} is no server address, write it like http://host:50051"),
+                )
+            })?
+            .connect_timeout(options.connect_timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let channel = if options.lazy {
+            configured.connect_lazy()
+        } else {
+            configured.connect().await.map_err(|cause| ClientError::unreached(&address, &cause))?
+        };
+        Ok(Self {
+            game: GameServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
+            feed: EventFeedServiceClient::new(channel)
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
+            call_timeout: options.call_timeout,
+        })
+    }
+
+    /// Starts a play session.
+    ///
+    /// # Errors
+    ///
+    /// Those of the RPC, see `proto/game.proto`; so for all methods here.
+    pub async fn start_session(
+        &self,
+        request: proto::StartSessionRequest,
+    ) -> Result<proto::StartSessionResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.start_session(request).await }).await
+    }
+
+    /// Buys a quantity of one item.
+    pub async fn purchase_item(
+        &self,
+        request: proto::PurchaseItemRequest,
+    ) -> Result<proto::PurchaseItemResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.purchase_item(request).await }).await
+    }
+
+    /// Makes a player a member of a guild.
+    pub async fn join_guild(
+        &self,
+        request: proto::JoinGuildRequest,
+    ) -> Result<proto::JoinGuildResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.join_guild(request).await }).await
+    }
+
+    /// Returns what can be bought and which guilds can be joined.
+    pub async fn catalog(&self) -> Result<proto::GetCatalogResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(
+            proto::GetCatalogRequest {},
+            |request| async move { game.get_catalog(request).await },
+        )
+        .await
+    }
+
+    /// Returns the bounds of the feed.
+    pub async fn feed(&self) -> Result<proto::GetFeedResponse, ClientError> {
+        let mut feed = self.feed.clone();
+        self.unary(proto::GetFeedRequest {}, |request| async move { feed.get_feed(request).await })
+            .await
+    }
+
+    /// Opens one stream of events, without a deadline and without reconnecting;
+    /// [`tail::Tail`] is the one to use.
+    pub async fn stream_events(
+        &self,
+        request: proto::StreamEventsRequest,
+    ) -> Result<Streaming<proto::StreamEventsResponse>, ClientError> {
+        let response = self.feed.clone().stream_events(request).await;
+        Ok(response.map_err(ClientError::from)?.into_inner())
+    }
+
+    /// Makes one call with the deadline that this client was given.
+    async fn unary<Q, A, F, C>(&self, message: Q, call: C) -> Result<A, ClientError>
+    where
+        C: FnOnce(Request<Q>) -> F,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(self.call_timeout);
+        // The channel's own timer stops at the head of the answer; this one
+        // covers all of it.
+        match tokio::time::timeout(self.call_timeout, call(request)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(ClientError::local(
+                Code::DeadlineExceeded,
+                format!("no answer within {:?}", self.call_timeout),
+            )),
+        }
+    }
+}
+
+fn with_scheme(endpoint: &str) -> String {
+    if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
 }

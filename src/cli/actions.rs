@@ -1,0 +1,191 @@
+//! `herald purchase`, `join`, `session` and `catalog`: one call each.
+//!
+//! A write always carries a request id, made here when none is given, so that
+//! one whose outcome stays unknown can be run again without doing it twice.
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::exit::Exit;
+use super::output::Output;
+use super::remote::Remote;
+use super::{json, words};
+use crate::client::ClientError;
+use crate::proto;
+
+/// A write that failed, and the request id that makes a retry safe.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct WriteError {
+    /// Why it failed.
+    pub error: ClientError,
+    /// What it was sent with.
+    pub request_id: String,
+}
+
+/// What all writes have in common.
+#[derive(Debug, Args)]
+struct Write {
+    /// Who acts.
+    #[arg(long, value_name = "ID")]
+    player: String,
+    /// A UUID for this action, to be kept through retries; made when absent.
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+    /// Check everything and write nothing.
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Write {
+    fn request_id(&self) -> String {
+        self.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string())
+    }
+
+    /// Prints the answer: as JSON, or what was done and where the event is.
+    fn report(
+        &self,
+        output: &mut Output,
+        (name, response): (&str, &impl prost::Message),
+        done: &str,
+        receipt: Option<&proto::EventReceipt>,
+    ) -> anyhow::Result<Exit> {
+        if self.remote.json {
+            output.line(json::canonical(name, response)?)?;
+        } else if let Some(receipt) = receipt {
+            output.line(format_args!("{done}  {}", words::receipt(receipt)))?;
+        } else {
+            output.line(format_args!("valid, nothing was written: {done}"))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Arguments of `herald purchase`.
+#[derive(Debug, Args)]
+pub struct Purchase {
+    #[command(flatten)]
+    write: Write,
+    /// What to buy.
+    #[arg(long, value_name = "ID")]
+    item: String,
+    /// How many; 1 when absent.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    quantity: Option<i32>,
+}
+
+impl Purchase {
+    /// Buys.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, item, quantity } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let request = proto::PurchaseItemRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            item_id: item,
+            quantity,
+        };
+        let response = client.purchase_item(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let what = response.purchase.as_ref().map_or_else(String::new, words::purchase);
+        let done = format!("bought {what}");
+        write.report(output, ("PurchaseItemResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    #[command(flatten)]
+    write: Write,
+    /// Which guild.
+    #[arg(long, value_name = "ID")]
+    guild: String,
+}
+
+impl Join {
+    /// Joins.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, guild } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let done = format!("joined {}", words::name(&guild));
+        let request = proto::JoinGuildRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            guild_id: guild,
+        };
+        let response = client.join_guild(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        write.report(output, ("JoinGuildResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald session`.
+#[derive(Debug, Args)]
+pub struct Session {
+    #[command(flatten)]
+    write: Write,
+}
+
+impl Session {
+    /// Starts a session.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let request = proto::StartSessionRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+        };
+        let response = client.start_session(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let done = match response.session_id.as_str() {
+            "" => "started a session".to_owned(),
+            id => format!("started session {}", words::name(id)),
+        };
+        write.report(output, ("StartSessionResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald catalog`.
+#[derive(Debug, Args)]
+pub struct Catalog {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Catalog {
+    /// Shows the catalogue.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let catalog = self.remote.connect().await?.catalog().await?;
+        if self.remote.json {
+            output.line(json::canonical("GetCatalogResponse", &catalog)?)?;
+            return Ok(Exit::Done);
+        }
+        for item in &catalog.items {
+            output.line(format_args!(
+                "{}  {}  {}",
+                words::name(&item.item_id),
+                words::money(item.unit_price, &catalog.currency_code),
+                words::printable(&item.display_name)
+            ))?;
+        }
+        if catalog.guilds_open {
+            output.note("any guild can be joined");
+        }
+        for guild in &catalog.guild_ids {
+            output.line(format_args!("guild {}", words::name(guild)))?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,49 @@
+//! `herald bench`: how fast a server is, measured side by side with a yardstick
+//! in the same run.
+//!
+//! [`write`] is the measurement, [`load`] one round of it over [`wire`],
+//! [`payload`] what is sent, [`tally`] what came of it, [`report`] how that is
+//! shown. [`echo`] is the yardstick: a bare tonic server that writes nothing.
+
+mod child;
+mod echo;
+mod load;
+mod machine;
+mod payload;
+mod report;
+mod tally;
+mod wire;
+mod write;
+
+use clap::{Args, Subcommand};
+
+use super::exit::Exit;
+use super::output::Output;
+
+/// Arguments of `herald bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send purchases as fast as a server takes them.
+    ///
+    /// The players and their purchases stay in the server's log: use a server
+    /// for it that nobody plays on, or --spawn.
+    Write(write::Write),
+    /// Serve PurchaseItem with plain tonic and write nothing: the yardstick.
+    Echo(echo::Echo),
+}
+
+impl Bench {
+    /// Measures, or serves to be measured.
+    pub fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        match self.command {
+            Command::Write(write) => super::block_on(write.run(output)),
+            Command::Echo(echo) => echo.run(output),
+        }
+    }
+}

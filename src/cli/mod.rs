@@ -1,0 +1,139 @@
+//! The command line: the only room that prints.
+//!
+//! Data goes to stdout and all else to stderr ([`output`]); what a command ends
+//! with is in [`exit`]. A command is a struct of arguments and a `run` that
+//! returns an [`Exit`] or an error; the errors are put into words here.
+
+mod actions;
+mod bench;
+mod exit;
+mod json;
+mod output;
+mod remote;
+mod serve;
+mod tail;
+mod words;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use self::exit::Exit;
+use self::output::Output;
+use crate::config::Settings;
+
+/// Herald, a game event service: typed actions in, a durable log and a live feed
+/// out.
+///
+/// Without a command, or with flags only, it serves: `herald --flag` is
+/// `herald serve --flag`.
+#[derive(Debug, Parser)]
+#[command(name = "herald", version, after_help = exit::HELP, subcommand_required = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default).
+    Serve(Box<Settings>),
+    /// Buy an item for a player.
+    #[command(after_help = exit::HELP)]
+    Purchase(actions::Purchase),
+    /// Make a player a member of a guild.
+    #[command(after_help = exit::HELP)]
+    Join(actions::Join),
+    /// Start a play session of a player.
+    #[command(after_help = exit::HELP)]
+    Session(actions::Session),
+    /// Show what can be bought and which guilds can be joined.
+    #[command(after_help = exit::HELP)]
+    Catalog(actions::Catalog),
+    /// Show events as they happen, one line each.
+    #[command(after_help = exit::HELP)]
+    Tail(tail::Tail),
+    /// Measure a server.
+    Bench(bench::Bench),
+}
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(default_to_serve(std::env::args_os()));
+    let mut output = Output::new();
+    let result = run(arguments.command, &mut output).and_then(|exit| {
+        output.flush()?;
+        Ok(exit)
+    });
+    result
+        .unwrap_or_else(|error| {
+            let exit = Exit::of(&error);
+            if exit != Exit::Done {
+                for line in exit::describe(&error) {
+                    output.note(&line);
+                }
+            }
+            exit
+        })
+        .into()
+}
+
+fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(settings) => serve::run(*settings),
+        Command::Purchase(purchase) => block_on(purchase.run(output)),
+        Command::Join(join) => block_on(join.run(output)),
+        Command::Session(session) => block_on(session.run(output)),
+        Command::Catalog(catalog) => block_on(catalog.run(output)),
+        Command::Tail(tail) => block_on(tail.run(output)),
+        Command::Bench(bench) => bench.run(output),
+    }
+}
+
+/// Runs a client's work; one thread is enough for it.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+/// Puts `serve` in front of arguments that name no command.
+fn default_to_serve(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    let names_none = arguments.get(1).is_none_or(|first| {
+        first.as_encoded_bytes().starts_with(b"-")
+            && !["-h", "--help", "-V", "--version"].iter().any(|known| first == known)
+    });
+    if names_none {
+        arguments.insert(arguments.len().min(1), "serve".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_alone_are_for_serve() {
+        for (given, expected) in [
+            ("herald", "herald serve"),
+            ("herald --listen x", "herald serve --listen x"),
+            ("herald --help", "herald --help"),
+            ("herald -V", "herald -V"),
+            ("herald tail --json", "herald tail --json"),
+            ("herald help", "herald help"),
+        ] {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(default_to_serve(words(given)), words(expected));
+        }
+    }
+}
