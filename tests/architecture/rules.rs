@@ -77,25 +77,34 @@ fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
 }
 
+/// A file as it was read: all of it, and what is left without tests.
+struct Scanned<'a> {
+    file: &'a File,
+    all: Vec<Token>,
+    shipped: Vec<Token>,
+    test_modules: Vec<String>,
+}
+
 /// Everything in `files` that breaks a rule, one line each.
 pub fn violations(files: &[File]) -> Vec<String> {
-    let scanned: Vec<(&File, Vec<Token>, Vec<Token>, Vec<String>)> = files
+    let scanned: Vec<Scanned<'_>> = files
         .iter()
         .map(|file| {
             let all = source::tokens(&file.text);
             let (shipped, test_modules) = source::without_tests(&all);
-            (file, all, shipped, test_modules)
+            Scanned { file, all, shipped, test_modules }
         })
         .collect();
     let test_files: Vec<String> = scanned
         .iter()
-        .flat_map(|(file, _, _, names)| {
-            names.iter().map(|name| [&file.module()[..], &[name.as_str()]].concat().join("/"))
+        .flat_map(|Scanned { file, test_modules, .. }| {
+            let place = |name: &String| [&file.module()[..], &[name.as_str()]].concat().join("/");
+            test_modules.iter().map(place)
         })
         .collect();
 
     let mut found = Vec::new();
-    for (file, all, shipped, _) in &scanned {
+    for Scanned { file, all, shipped, .. } in &scanned {
         let mut say = |line: usize, what: String| {
             found.push(format!("src/{}:{line}: {what}", file.path));
         };
