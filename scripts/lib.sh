@@ -39,7 +39,7 @@ install_once() {
     fi
     rm -f "$partial.log"
     # Another script may have been faster; its folder is as good.
-    mv -T "$partial" "$folder" 2>/dev/null || rm -rf "$partial"
+    if [ -d "$folder" ]; then rm -rf "$partial"; else mv "$partial" "$folder"; fi
 }
 
 install_buf() {
