@@ -41,7 +41,10 @@ def line_count(path, counted):
 
 
 def killed_round(server, receipts_file, kill_after, players):
-    """Loads the server and kills it once `kill_after` receipts are there."""
+    """Loads the server and kills it once `kill_after` receipts are there.
+
+    Returns whether the load ended by itself, with all receipts written.
+    """
     load = subprocess.Popen(
         [
             running.binary(), "bench", "write", "--server", server.url, "--ordered",
@@ -67,13 +70,15 @@ def killed_round(server, receipts_file, kill_after, players):
         server.kill()
     finally:
         server.kill()
-        # Nobody is left to answer; what it was told by now is in its file.
+        # Nobody is left to answer: the load fails its remaining calls and ends.
         try:
-            _, complaints = load.communicate(timeout=30)
+            load.communicate(timeout=30)
+            whole = True
         except subprocess.TimeoutExpired:
             load.terminate()
-            _, complaints = load.communicate()
-    return complaints
+            load.communicate()
+            whole = False
+    return whole
 
 
 def proof(options):
@@ -86,7 +91,7 @@ def proof(options):
             receipts_file = folder / f"receipts-{number}"
             kill_after = options["least"] + draw.randrange(options["spread"])
             server = running.Server(folder / "data")
-            killed_round(server, receipts_file, kill_after, options["players"])
+            whole = killed_round(server, receipts_file, kill_after, options["players"])
             receipts = checks.read_receipts(receipts_file)
             if len(receipts) < kill_after:
                 raise checks.Broken(f"{len(receipts)} receipts, {kill_after} were there before")
@@ -102,6 +107,7 @@ def proof(options):
             rounds.append(
                 {
                     "killed_after_receipts": kill_after,
+                    "load_ended_by_itself": whole,
                     "acknowledged": len(receipts),
                     "acknowledged_so_far": len(acknowledged),
                     "found_so_far": found,
