@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 
 
 class Broken(Exception):
@@ -24,18 +25,20 @@ def read_receipts(path):
     """The receipts in a file. A last line that was cut off is none."""
     with open(path, encoding="utf-8") as file:
         lines = file.read().split("\n")[:-1]
-    receipts = []
-    for line in lines:
+    return [receipt_of(line) for line in lines]
+
+
+def receipt_of(line):
+    """From a line of tab-separated fields or of JSON."""
+    if line.startswith("{"):
+        values = json.loads(line)
+        fields = [values[field.name] for field in dataclasses.fields(Receipt)]
+    else:
         fields = line.split("\t")
-        if fields[0] == "request_id":
-            continue
-        if len(fields) != 6:
-            raise Broken(f"not a receipt: {line!r}")
-        request_id, player_id, sequence, event_id, partition, offset = fields
-        receipts.append(
-            Receipt(request_id, player_id, int(sequence), event_id, int(partition), int(offset))
-        )
-    return receipts
+    if len(fields) != 6:
+        raise Broken(f"not a receipt: {line!r}")
+    request_id, player_id, sequence, event_id, partition, offset = fields
+    return Receipt(request_id, player_id, int(sequence), event_id, int(partition), int(offset))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,26 +12,29 @@ import checks
 import running
 
 SIZES = {
-    "small": {"rounds": 1, "requests": 2_000, "gates": False},
+    "small": {"rounds": 1, "requests": 20_000, "gates": False},
     "full": {"rounds": 3, "requests": None, "gates": True},
 }
 
-# Name in the report's "ratios", the bound, and whether more is better.
+# Name in the report, the bound, and which side of it is good.
 GATES = [
     ("calls_per_second", 0.55, "at least"),
-    ("cpu_per_call", 1.6, "at most"),
+    ("server_cpu_per_call", 1.6, "at most"),
 ]
 
 
 def gates(report):
-    """The gates with what was measured, both as durable action to echo."""
+    """The gates with what was measured, each as Herald's by the echo's."""
+    echo = [ratio for ratio in report.get("ratios", []) if ratio.get("to") == "echo"]
+    if len(echo) != 1:
+        raise checks.Broken(f"the report does not compare with the echo: {json.dumps(report)}")
     found = []
     for name, bound, side in GATES:
-        try:
-            measured = float(report["ratios"][name])
-        except (KeyError, TypeError):
-            raise checks.Broken(f"no ratios.{name} in the report: {json.dumps(report)}") from None
-        met = measured >= bound if side == "at least" else measured <= bound
+        # The CPU time is null where the system does not tell it: not met.
+        measured = echo[0][name]
+        met = measured is not None and (
+            measured >= bound if side == "at least" else measured <= bound
+        )
         found.append({"ratio": name, side: bound, "measured": measured, "met": met})
     return found
 
@@ -42,7 +45,7 @@ def proof(options):
         command += ["--requests", options["requests"]]
     report = json.loads(running.herald(*command))
     measured = gates(report)
-    return {"gates": measured if options["gates"] else [], "ratios": measured, "report": report}
+    return {"gates": measured if options["gates"] else [], "report": report}
 
 
 if __name__ == "__main__":
