@@ -1,0 +1,227 @@
+"""Starts and calls the real binary, as a user would.
+
+Standard library only: the proofs run wherever Python does.
+"""
+
+import collections
+import datetime
+import json
+import os
+import pathlib
+import platform
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+# How long the server may take to start, to stop, and a command to end. Far more
+# than is needed: what takes longer hangs.
+START_SECONDS = 60
+STOP_SECONDS = 60
+COMMAND_SECONDS = 900
+
+
+def binary():
+    """The herald binary: HERALD_BIN, or the newest debug build."""
+    if "HERALD_BIN" in os.environ:
+        path = pathlib.Path(os.environ["HERALD_BIN"])
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        target = os.environ.get("CARGO_TARGET_DIR") or f"{cache}/herald/target"
+        path = pathlib.Path(target) / "debug" / "herald"
+    if not path.is_file():
+        raise FileNotFoundError(f"no herald binary at {path}; build it, or set HERALD_BIN")
+    return str(path.resolve())
+
+
+def environment():
+    """This process's environment without what would configure herald."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("HERALD_")}
+    return clean | {"NO_COLOR": "1"}
+
+
+class Server:
+    """A running `herald serve`, on ports of its own unless told otherwise."""
+
+    def __init__(self, data_dir, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0"):
+        command = [binary(), "serve", "--data-dir", str(data_dir)]
+        command += ["--listen", listen, "--admin-listen", admin_listen, *flags]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment(),
+        )
+        self.log = collections.deque(maxlen=200)
+        self._lines = queue.Queue()
+        # Reads on for as long as the server lives, so that its pipe never fills.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.url = self._ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _ready(self):
+        deadline = datetime.datetime.now() + datetime.timedelta(seconds=START_SECONDS)
+        while True:
+            left = (deadline - datetime.datetime.now()).total_seconds()
+            try:
+                line = self._lines.get(timeout=max(left, 0.001))
+            except queue.Empty:
+                raise TimeoutError(f"the server is not ready:\n{self.said()}") from None
+            if line is None:
+                raise RuntimeError(f"the server ended before it was ready:\n{self.said()}")
+            if ready := re.search(r"grpc=\"?(http://[\w.:\[\]-]+)", line):
+                return ready[1]
+
+    @property
+    def address(self):
+        """Host and port, as gRPC clients want them."""
+        return self.url.removeprefix("http://")
+
+    def said(self):
+        return "".join(self.log)
+
+    def stop(self):
+        """Asks the server to end, which it does with success."""
+        self.process.terminate()
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"the server does not stop:\n{self.said()}") from None
+        self._reader.join()
+        if code != 0:
+            raise RuntimeError(f"the server ended with {code}:\n{self.said()}")
+
+    def kill(self):
+        """Ends the server at once, with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.process.poll() is not None:
+            if kind is None:
+                raise RuntimeError(f"the server has died:\n{self.said()}")
+        elif kind is None:
+            self.stop()
+        else:
+            self.kill()
+
+
+def herald(*arguments):
+    """What `herald ARGUMENTS` writes to stdout. An exit code but 0 is an error."""
+    done = subprocess.run(
+        [binary(), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=COMMAND_SECONDS,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"herald {arguments[0]} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def whole_log(url):
+    """Every event that the log holds, as the feed delivers them."""
+    command = [binary(), "tail", "--json", "--from", "earliest", "--until-caught-up"]
+    with tempfile.TemporaryFile("w+") as complaints:
+        with subprocess.Popen(
+            [*command, "--server", url],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=environment(),
+        ) as tail:
+            for line in tail.stdout:
+                yield json.loads(line)
+        if tail.returncode != 0:
+            complaints.seek(0)
+            raise RuntimeError(f"herald tail ended with {tail.returncode}:\n{complaints.read()}")
+
+
+def machine():
+    """What a result depends on. No names of people or hosts."""
+    info = {"cpu": "unknown", "cores": os.cpu_count(), "memory_bytes": None}
+    try:
+        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+        info["cpu"] = cpu[1] if cpu else platform.machine()
+        memory = re.search(r"MemTotal:\s*(\d+) kB", pathlib.Path("/proc/meminfo").read_text())
+        info["memory_bytes"] = int(memory[1]) * 1024 if memory else None
+    except OSError:
+        info["cpu"] = platform.machine()
+    return info | {"system": f"{platform.system()} {platform.release()}"}
+
+
+def versions():
+    def output(*command):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        except OSError:
+            return "unknown"
+        return done.stdout.strip() or "unknown"
+
+    return {
+        "herald": output(binary(), "--version"),
+        "commit": output("git", "describe", "--always", "--dirty"),
+        "rustc": output("rustc", "--version"),
+        "python": platform.python_version(),
+    }
+
+
+def prove(name, sizes, proof):
+    """Runs `proof(options)` with the options of the size named on the command line.
+
+    The proof returns what it measured and raises what is wrong. The raw result
+    goes to benches/runs/ in full size, else to a temporary folder.
+    """
+    size = sys.argv[1] if len(sys.argv) > 1 else "full"
+    if size not in sizes:
+        sys.exit(f"{name}: the sizes are {', '.join(sizes)}, not {size!r}")
+    begun = datetime.datetime.now(datetime.timezone.utc)
+    result = proof(sizes[size])
+    took = datetime.datetime.now(datetime.timezone.utc) - begun
+    run = {
+        "proof": name,
+        "size": size,
+        "began": begun.isoformat(timespec="seconds"),
+        "seconds": round(took.total_seconds(), 1),
+        "options": sizes[size],
+        "machine": machine(),
+        "versions": versions(),
+        "result": result,
+    }
+    if size == "full":
+        folder = REPOSITORY / "benches" / "runs"
+    else:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="herald-proof-"))
+    path = folder / f"{begun:%Y-%m-%d}-{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(run, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+    missed = [gate for gate in result.get("gates", []) if not gate["met"]]
+    if missed:
+        sys.exit(f"{name}, {size}: gates not met: {json.dumps(missed)}; {path}")
+    print(f"{name}, {size}: holds; {run['seconds']} s; {path}")

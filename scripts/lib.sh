@@ -1,0 +1,80 @@
+# Sourced by the other scripts: where things are, and the tools that the checks
+# need. A tool is installed once, by name and version from its registry, into the
+# cache; deleting the cache costs time and nothing else.
+# shellcheck shell=bash
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/herald"
+tools="$cache/tools"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+
+buf_version=1.75.0
+grpcurl_version=1.9.3
+
+# die MESSAGE: ends the script.
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# need COMMAND PACKAGE: a missing command ends the script; nothing is skipped.
+need() {
+    command -v "$1" >/dev/null || die "$1 is missing; install $2 (see README.md)"
+}
+
+# install_once FOLDER COMMAND…: runs COMMAND with an empty folder as its last
+# argument and gives that folder its name only when all went well, so that one
+# that exists is complete, also when two scripts install at the same time.
+install_once() {
+    local folder=$1 partial
+    shift
+    [ -d "$folder" ] && return
+    echo "installing $(basename "$folder")" >&2
+    mkdir -p "$(dirname "$folder")"
+    partial=$(mktemp -d "$folder.XXXXXX")
+    if ! "$@" "$partial" >"$partial.log" 2>&1; then
+        cat "$partial.log" >&2
+        rm -rf "$partial" "$partial.log"
+        die "could not install $(basename "$folder")"
+    fi
+    rm -f "$partial.log"
+    # Another script may have been faster; its folder is as good.
+    if [ -d "$folder" ]; then rm -rf "$partial"; else mv "$partial" "$folder"; fi
+}
+
+install_buf() {
+    npm install --no-audit --no-fund --prefix "$1" "@bufbuild/buf@$buf_version"
+}
+
+install_grpcurl() {
+    GOBIN="$1" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl_version"
+}
+
+install_python() {
+    python3 -m venv "$1" &&
+        "$1/bin/python" -m pip install --disable-pip-version-check \
+            -r "$repo/tests/python/requirements.txt"
+}
+
+# Sets $buf to the buf command.
+ensure_buf() {
+    need npm "nodejs and npm"
+    install_once "$tools/buf-$buf_version" install_buf
+    buf="$tools/buf-$buf_version/node_modules/.bin/buf"
+}
+
+# Puts grpcurl on the PATH.
+ensure_grpcurl() {
+    need go golang
+    install_once "$tools/grpcurl-$grpcurl_version" install_grpcurl
+    export PATH="$tools/grpcurl-$grpcurl_version:$PATH"
+}
+
+# Sets $python to an interpreter that has what tests/python/requirements.txt names.
+ensure_python_venv() {
+    need python3 "python3 and python3-venv"
+    local key
+    key=$( (python3 --version && cat "$repo/tests/python/requirements.txt") | cksum | cut -d' ' -f1)
+    install_once "$tools/python-$key" install_python
+    python="$tools/python-$key/bin/python"
+}

@@ -1,0 +1,111 @@
+"""The quick start of the README does what it says.
+
+Its first sh block is run as a user would run it: in an empty folder, with herald
+and grpcurl on the PATH and a server on the default ports. A comment "# → TEXT"
+below a command says what its output contains.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import running
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_ADMIN_LISTEN = "127.0.0.1:50052"
+# The whole block.
+SECONDS = 120
+
+
+def block_of(readme, heading="## Quick start"):
+    """The text of the first sh block below the heading."""
+    found = re.search(
+        rf"^{re.escape(heading)}$.*?^```sh\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE
+    )
+    assert found, f"no sh block below {heading!r}"
+    assert "\n## " not in found[0], f"the sh block is not in {heading!r}"
+    return found[1]
+
+
+def is_whole(statement):
+    """Whether bash would run these lines, or ask for more."""
+    if statement.rstrip("\n").endswith("\\"):
+        return False
+    check = subprocess.run(["bash", "-n"], input=statement, text=True, capture_output=True)
+    return check.returncode == 0
+
+
+def statements_of(block):
+    """The statements, each with what its output contains."""
+    statements, pending = [], ""
+    for line in block.splitlines():
+        if not pending and line.startswith("# → "):
+            assert statements, f"an expectation without a command: {line}"
+            statements[-1][1].append(line.removeprefix("# → ").strip())
+        elif not pending and (not line.strip() or line.startswith("#")):
+            continue
+        else:
+            pending += line + "\n"
+            if is_whole(pending):
+                statements.append((pending, []))
+                pending = ""
+    assert not pending, f"not a whole statement: {pending}"
+    return statements
+
+
+def run(statements, folder, environment):
+    """Runs the statements in one shell; the output of each."""
+    (folder / "home").mkdir()
+    outputs = [folder / f"output-{number}" for number in range(len(statements))]
+    script = "set -eo pipefail\ncd home\n"
+    for (statement, _), output in zip(statements, outputs):
+        script += f"exec >'{output}' 2>&1\n{statement}"
+    done = subprocess.run(
+        ["bash"], input=script, text=True, cwd=folder, env=environment, timeout=SECONDS
+    )
+    said = [output.read_text() if output.exists() else None for output in outputs]
+    if done.returncode != 0:
+        last = max(n for n, text in enumerate(said) if text is not None)
+        pytest.fail(f"ended with {done.returncode}:\n{statements[last][0]}{said[last]}")
+    return said
+
+
+def check(statements, outputs):
+    for (statement, expected), output in zip(statements, outputs):
+        for text in expected:
+            assert text in output, f"{statement}does not say {text!r}, but:\n{output}"
+
+
+def test_the_quick_start_works(tmp_path):
+    statements = statements_of(block_of((running.REPOSITORY / "README.md").read_text()))
+    assert all(expected for _, expected in statements), "each command says what comes out"
+    assert shutil.which("grpcurl"), "grpcurl is missing; scripts/test installs it"
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "herald").symlink_to(running.binary())
+    environment = running.environment()
+    environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
+    with running.Server(
+        tmp_path / "data", listen=DEFAULT_LISTEN, admin_listen=DEFAULT_ADMIN_LISTEN
+    ):
+        check(statements, run(statements, tmp_path, environment))
+
+
+def test_statements_and_what_they_say_are_told_apart():
+    readme = "# A\n```sh\nno\n```\n## Quick start\nx\n```sh\n# b\nc 'd\n# e' \\\n  f\n# → g h\n\ni\n```\n"
+    assert statements_of(block_of(readme)) == [("c 'd\n# e' \\\n  f\n", ["g h"]), ("i\n", [])]
+
+
+def test_a_wrong_output_and_a_failed_command_are_found_out(tmp_path):
+    statements = [("a=1\n", []), ("echo $a\n", ["1"])]
+    outputs = run(statements, pathlib.Path(tmp_path), dict(os.environ))
+    check(statements, outputs)
+    with pytest.raises(AssertionError, match="does not say"):
+        check([statements[0], ("echo $a\n", ["2"])], outputs)
+    (tmp_path / "second").mkdir()
+    with pytest.raises(pytest.fail.Exception, match="ended with 3"):
+        run([("echo a\n", []), ("(exit 3)\n", [])], tmp_path / "second", dict(os.environ))
