@@ -1,5 +1,585 @@
-//! The settings of the server. A placeholder: nothing can be set yet.
+//! From flags and environment to each room's options.
+//!
+//! Everything that is wrong is reported at once, and nothing is opened or bound while
+//! loading (files that are named are read).
 
-/// What `herald serve` can be told.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Settings {}
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+
+use crate::clock::Clock;
+use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
+use crate::event_log::local;
+use crate::telemetry::{self, Format};
+use crate::{commands, feed, grpc};
+
+/// The flags of `herald serve`, as they were given. Values are texts, so that all of
+/// them are judged together.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Network")]
+pub struct Settings {
+    /// Where gRPC and gRPC-web are served; port 0 takes any free one
+    #[arg(long, env = "HERALD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    pub listen: String,
+
+    /// Where /live, /ready and /metrics are served; "off" for nowhere
+    #[arg(
+        long,
+        env = "HERALD_ADMIN_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:50052"
+    )]
+    pub admin_listen: String,
+
+    /// Allow addresses beyond loopback, although nothing is encrypted and nobody is asked who
+    /// they are
+    #[arg(long, env = "HERALD_INSECURE", value_parser = FalseyValueParser::new())]
+    pub insecure: bool,
+
+    /// Which web pages of other origins may call: "loopback" (pages served from the machine
+    /// itself), "none", "any", or origins separated by commas
+    #[arg(long, env = "HERALD_CORS", value_name = "ORIGINS", default_value = "loopback")]
+    pub cors: String,
+
+    /// Most connections open at once; further ones are closed at once
+    #[arg(long, env = "HERALD_MAX_CONNECTIONS", value_name = "N", default_value = "10000")]
+    pub max_connections: String,
+
+    /// Most bytes of a request message
+    #[arg(long, env = "HERALD_MAX_MESSAGE_BYTES", value_name = "SIZE", default_value = "64KiB")]
+    pub max_message_bytes: String,
+
+    /// Threads that own connections; "auto" for as many as there are cores
+    #[arg(long, env = "HERALD_WORKER_THREADS", value_name = "N", default_value = "auto")]
+    pub worker_threads: String,
+
+    /// How long calls may take to finish, and events to be flushed, when the server stops
+    #[arg(long, env = "HERALD_STOP_TIMEOUT", value_name = "DURATION", default_value = "10s")]
+    pub stop_timeout: String,
+
+    /// The folder of the embedded log
+    #[arg(
+        long,
+        env = "HERALD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./herald-data",
+        help_heading = "Log"
+    )]
+    pub data_dir: String,
+
+    /// Over how many partitions players are spread; fixed when a log is made
+    #[arg(
+        long,
+        env = "HERALD_KEY_PARTITIONS",
+        value_name = "N",
+        default_value = "1",
+        help_heading = "Log"
+    )]
+    pub key_partitions: String,
+
+    /// Remove events older than this, such as "30d"; "off" keeps all
+    #[arg(
+        long,
+        env = "HERALD_RETENTION_AGE",
+        value_name = "DURATION",
+        default_value = "off",
+        help_heading = "Log"
+    )]
+    pub retention_age: String,
+
+    /// Remove the oldest events beyond this size, such as "10GiB"; "off" keeps all
+    #[arg(
+        long,
+        env = "HERALD_RETENTION_BYTES",
+        value_name = "SIZE",
+        default_value = "off",
+        help_heading = "Log"
+    )]
+    pub retention_bytes: String,
+
+    /// A TOML file with items and guilds; the built-in catalogue when absent
+    #[arg(long, env = "HERALD_CATALOG", value_name = "FILE", help_heading = "Actions")]
+    pub catalog: Option<String>,
+
+    /// How long a call without a deadline waits for its event to be durable
+    #[arg(
+        long,
+        env = "HERALD_WRITE_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "10s",
+        help_heading = "Actions"
+    )]
+    pub write_timeout: String,
+
+    /// Most refused actions a second that are recorded as request_rejected events; 0 records
+    /// none
+    #[arg(
+        long,
+        env = "HERALD_REJECTIONS_PER_SECOND",
+        value_name = "N",
+        default_value = "100",
+        help_heading = "Actions"
+    )]
+    pub rejections_per_second: String,
+
+    /// Which headers are kept with events: "default", "all", "none", or names separated by
+    /// commas; credentials never are
+    #[arg(
+        long,
+        env = "HERALD_RECORD_HEADERS",
+        value_name = "NAMES",
+        default_value = "default",
+        help_heading = "Privacy"
+    )]
+    pub record_headers: String,
+
+    /// What is kept of callers' addresses: "full", "truncated" (to /24 or /48) or "off"
+    #[arg(
+        long,
+        env = "HERALD_REMOTE_ADDRESS",
+        value_name = "POLICY",
+        default_value = "full",
+        help_heading = "Privacy"
+    )]
+    pub remote_address: String,
+
+    /// Networks of proxies whose x-forwarded-for is believed, separated by commas
+    #[arg(
+        long,
+        env = "HERALD_TRUSTED_PROXIES",
+        value_name = "CIDRS",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Privacy"
+    )]
+    pub trusted_proxies: String,
+
+    /// Whether subscribers may ask for the private origin of events: "yes", "no", or "auto" (only
+    /// while listening on loopback)
+    #[arg(
+        long,
+        env = "HERALD_EXPOSE_ORIGIN",
+        value_name = "CHOICE",
+        default_value = "auto",
+        help_heading = "Privacy"
+    )]
+    pub expose_origin: String,
+
+    /// Most streams open at once
+    #[arg(
+        long,
+        env = "HERALD_MAX_SUBSCRIBERS",
+        value_name = "N",
+        default_value = "10000",
+        help_heading = "Feed"
+    )]
+    pub max_subscribers: String,
+
+    /// Most memory for the newest events, which live subscribers share
+    #[arg(
+        long,
+        env = "HERALD_FEED_RING_BYTES",
+        value_name = "SIZE",
+        default_value = "16MiB",
+        help_heading = "Feed"
+    )]
+    pub feed_ring_bytes: String,
+
+    /// What is logged, such as "info" or "herald=debug,warn"
+    #[arg(
+        long,
+        env = "HERALD_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Output"
+    )]
+    pub log: String,
+
+    /// How log lines are written: "text", "json", or "auto" (text on a terminal)
+    #[arg(
+        long,
+        env = "HERALD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub log_format: String,
+
+    /// Whether each call has a line: "on" or "off"
+    #[arg(
+        long,
+        env = "HERALD_ACCESS_LOG",
+        value_name = "CHOICE",
+        default_value = "on",
+        help_heading = "Output"
+    )]
+    pub access_log: String,
+
+    /// Check the configuration, say what is wrong with it, and exit
+    #[arg(long, help_heading = "Output")]
+    pub check_config: bool,
+}
+
+/// A checked configuration: what each room is built with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For the server itself.
+    pub server: ServerOptions,
+    /// For the transport.
+    pub grpc: grpc::Options,
+    /// For the write path.
+    pub commands: commands::Options,
+    /// What can be bought and joined.
+    pub catalog: Catalog,
+    /// For the feed.
+    pub feed: feed::Options,
+    /// For the embedded log.
+    pub log: local::Options,
+    /// For the log lines.
+    pub telemetry: telemetry::Options,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// Settings of the server itself.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where calls are served.
+    pub listen: SocketAddr,
+    /// Where the operator looks, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// How many threads own connections.
+    pub worker_threads: NonZeroUsize,
+    /// Most connections open at once.
+    pub max_connections: usize,
+    /// How long stopping may take.
+    pub stop_timeout: Duration,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Collects what is wrong while values are read.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, flag: &str, problem: impl Display) {
+        self.0.push(format!("--{flag}: {problem}"));
+    }
+
+    /// A value, or a note of what is wrong with it and something to go on with.
+    fn take<T: Default, E: Display>(&mut self, flag: &str, value: Result<T, E>) -> T {
+        value.unwrap_or_else(|problem| {
+            self.add(flag, problem);
+            T::default()
+        })
+    }
+
+    fn number<T: FromStr + PartialOrd + Display + Copy>(
+        &mut self,
+        flag: &str,
+        text: &str,
+        least: T,
+        most: T,
+    ) -> T {
+        match text.parse() {
+            Ok(number) if number >= least && number <= most => number,
+            _ => {
+                self.add(flag, format!("{text:?} is not a whole number from {least} to {most}"));
+                least
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// Checks all settings.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, each with its flag.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let mut p = Problems::default();
+        let listen = address("listen", &self.listen, &mut p);
+        let admin_listen = match self.admin_listen.as_str() {
+            "off" => None,
+            text => address("admin-listen", text, &mut p),
+        };
+        for (flag, bound) in [("listen", listen), ("admin-listen", admin_listen)] {
+            if bound.is_some_and(|address| !address.ip().is_loopback()) && !self.insecure {
+                p.add(
+                    flag,
+                    "reaches beyond this machine, where nothing is encrypted and nobody is asked \
+                     who they are; add --insecure if the network around it is trusted",
+                );
+            }
+        }
+        let on_loopback = listen.is_some_and(|address| address.ip().is_loopback());
+
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let worker_threads = match self.worker_threads.as_str() {
+            "auto" => cores,
+            text => {
+                let number = p.number("worker-threads", text, 1, 1024);
+                NonZeroUsize::new(number).unwrap_or(cores)
+            }
+        };
+        let catalog = match &self.catalog {
+            None => Catalog::built_in(),
+            Some(path) => match std::fs::read_to_string(path) {
+                Err(error) => {
+                    p.add("catalog", format!("{path}: {error}"));
+                    Catalog::built_in()
+                }
+                Ok(text) => Catalog::parse(&text).unwrap_or_else(|error| {
+                    for line in error.0 {
+                        p.add("catalog", format!("{path}: {line}"));
+                    }
+                    Catalog::built_in()
+                }),
+            },
+        };
+        let addresses = choice(
+            "remote-address",
+            &self.remote_address,
+            &[
+                ("full", AddressPolicy::Full),
+                ("truncated", AddressPolicy::Truncated),
+                ("off", AddressPolicy::Off),
+            ],
+            &mut p,
+        );
+        let expose_origin = choice(
+            "expose-origin",
+            &self.expose_origin,
+            &[("auto", on_loopback), ("yes", true), ("no", false)],
+            &mut p,
+        );
+        let trusted_proxies = self.trusted_proxies.split(',').map(str::trim);
+        let trusted_proxies = trusted_proxies
+            .filter(|text| !text.is_empty())
+            .filter_map(|text| match text.parse() {
+                Ok(net) => Some(net),
+                Err(_) => {
+                    p.add("trusted-proxies", format!("{text:?} is no network such as 10.0.0.0/8"));
+                    None
+                }
+            })
+            .collect();
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
+            p.add("log", error);
+        }
+        let on_terminal = std::io::stderr().is_terminal();
+        let auto = if on_terminal { Format::Text } else { Format::Json };
+        let format = choice(
+            "log-format",
+            &self.log_format,
+            &[("auto", auto), ("text", Format::Text), ("json", Format::Json)],
+            &mut p,
+        );
+        let access_lines =
+            choice("access-log", &self.access_log, &[("on", true), ("off", false)], &mut p);
+
+        let config = Config {
+            server: ServerOptions {
+                listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+                admin_listen,
+                worker_threads,
+                max_connections: p.number("max-connections", &self.max_connections, 1, 1_000_000),
+                stop_timeout: duration("stop-timeout", &self.stop_timeout, &mut p),
+            },
+            grpc: grpc::Options {
+                max_message_bytes: message_bytes(&self.max_message_bytes, &mut p),
+                headers: p.take("record-headers", HeaderPolicy::parse(&self.record_headers)),
+                addresses,
+                trusted_proxies,
+                expose_origin,
+                cors: match grpc::CorsPolicy::parse(&self.cors) {
+                    Ok(cors) => cors,
+                    Err(error) => {
+                        p.add("cors", error);
+                        grpc::CorsPolicy::None
+                    }
+                },
+            },
+            commands: commands::Options {
+                write_timeout: duration("write-timeout", &self.write_timeout, &mut p),
+                rejections_per_second: p.number(
+                    "rejections-per-second",
+                    &self.rejections_per_second,
+                    0,
+                    1_000_000,
+                ),
+            },
+            catalog,
+            feed: feed::Options {
+                max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
+                ring_bytes: usize::try_from(size("feed-ring-bytes", &self.feed_ring_bytes, &mut p))
+                    .unwrap_or(usize::MAX),
+            },
+            log: local::Options {
+                data_dir: PathBuf::from(&self.data_dir),
+                partitions: p.number("key-partitions", &self.key_partitions, 1, 1024),
+                retention_age: unless_off(&self.retention_age)
+                    .map(|text| duration("retention-age", text, &mut p)),
+                retention_bytes: unless_off(&self.retention_bytes)
+                    .map(|text| size("retention-bytes", text, &mut p)),
+                clock: Clock::System,
+            },
+            telemetry: telemetry::Options {
+                format,
+                colour: on_terminal,
+                filter: self.log.clone(),
+                access_lines,
+            },
+            clock: Clock::System,
+        };
+        if p.0.is_empty() { Ok(config) } else { Err(ConfigError(p.0)) }
+    }
+}
+
+fn unless_off(text: &str) -> Option<&str> {
+    (text != "off").then_some(text)
+}
+
+fn address(flag: &str, text: &str, p: &mut Problems) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        p.add(flag, format!("{text:?} is no address with a port such as 127.0.0.1:50051"));
+    }
+    address
+}
+
+fn choice<T: Copy>(flag: &str, text: &str, choices: &[(&str, T)], p: &mut Problems) -> T {
+    match choices.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => *value,
+        None => {
+            let names: BTreeSet<_> = choices.iter().map(|(name, _)| *name).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            p.add(flag, format!("{text:?} is not one of: {names}"));
+            choices[0].1
+        }
+    }
+}
+
+/// A number and a unit: `ms`, `s`, `m`, `h` or `d`. More than zero.
+fn duration(flag: &str, text: &str, p: &mut Problems) -> Duration {
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    match quantity(text, &UNITS) {
+        Some(millis) => Duration::from_millis(millis),
+        None => {
+            p.add(flag, format!("{text:?} is no duration such as 500ms, 10s, 5m, 12h or 30d"));
+            Duration::from_secs(1)
+        }
+    }
+}
+
+/// A number and a unit: none or `B`, `KiB`, `MiB`, `GiB` or `TiB`. More than zero.
+fn size(flag: &str, text: &str, p: &mut Problems) -> u64 {
+    const UNITS: [(&str, u64); 6] =
+        [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    quantity(text, &UNITS).unwrap_or_else(|| {
+        p.add(flag, format!("{text:?} is no size such as 65536, 64KiB, 16MiB or 10GiB"));
+        1
+    })
+}
+
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor).filter(|value| *value > 0)
+}
+
+/// A message has to fit into a record of the log, with its origin.
+fn message_bytes(text: &str, p: &mut Problems) -> usize {
+    const RANGE: (u64, u64) = (1 << 10, 512 << 10);
+    let bytes = size("max-message-bytes", text, p);
+    if !(RANGE.0..=RANGE.1).contains(&bytes) {
+        p.add("max-message-bytes", "not in the range of 1KiB to 512KiB");
+    }
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn load(args: &[&str]) -> Result<Config, ConfigError> {
+        Cli::parse_from(std::iter::once(&"herald").chain(args)).settings.load()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
+        assert_eq!(config.grpc.max_message_bytes, 65_536);
+        assert!(config.grpc.expose_origin);
+        assert!(config.log.retention_age.is_none() && config.log.retention_bytes.is_none());
+    }
+
+    #[test]
+    fn every_bad_value_is_reported_at_once() {
+        let ConfigError(problems) = load(&[
+            "--listen=localhost",
+            "--admin-listen=0.0.0.0:1",
+            "--cors=example.com",
+            "--max-connections=0",
+            "--max-message-bytes=1GiB",
+            "--worker-threads=none",
+            "--stop-timeout=10",
+            "--key-partitions=-1",
+            "--retention-age=forever",
+            "--retention-bytes=10GB",
+            "--catalog=/nowhere.toml",
+            "--write-timeout=0s",
+            "--rejections-per-second=x",
+            "--record-headers=authorization",
+            "--remote-address=half",
+            "--trusted-proxies=10.0.0.0/99",
+            "--expose-origin=maybe",
+            "--max-subscribers=0",
+            "--feed-ring-bytes=big",
+            "--log=herald=loud",
+            "--log-format=xml",
+            "--access-log=1",
+        ])
+        .unwrap_err();
+        assert_eq!(problems.len(), 22, "{problems:#?}");
+    }
+
+    #[test]
+    fn beyond_loopback_needs_a_word_and_hides_origins() {
+        let ConfigError(problems) = load(&["--listen=0.0.0.0:50051"]).unwrap_err();
+        assert!(problems[0].contains("--insecure"), "{problems:?}");
+        let config = load(&["--listen=0.0.0.0:50051", "--insecure"]).unwrap();
+        assert!(!config.grpc.expose_origin);
+    }
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        let config = load(&["--retention-age=30d", "--retention-bytes=10GiB"]).unwrap();
+        assert_eq!(config.log.retention_age, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(config.log.retention_bytes, Some(10 << 30));
+        assert!(load(&["--stop-timeout=99999999999999999999d"]).is_err());
+    }
+}

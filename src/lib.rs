@@ -13,5 +13,6 @@ pub mod event_log;
 pub mod feed;
 pub mod grpc;
 pub mod proto;
+pub mod server;
 pub mod tasks;
 pub mod telemetry;

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
     match command {
-        Command::Serve(settings) => serve::run(*settings),
+        Command::Serve(settings) => serve::run(&settings, output),
         Command::Purchase(purchase) => block_on(purchase.run(output)),
         Command::Join(join) => block_on(join.run(output)),
         Command::Session(session) => block_on(session.run(output)),

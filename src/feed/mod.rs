@@ -151,6 +151,7 @@ struct Shared {
     metrics: Metrics,
     subscribers: AtomicUsize,
     closing: CancellationToken,
+    live: watch::Sender<bool>,
 }
 
 impl Feed {
@@ -171,6 +172,7 @@ impl Feed {
             metrics,
             subscribers: AtomicUsize::new(0),
             closing: CancellationToken::new(),
+            live: watch::Sender::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -178,6 +180,11 @@ impl Feed {
     /// Reads the end of the log into the ring, for as long as it is polled.
     pub async fn run_tail(&self) {
         tail::run(&self.shared).await;
+    }
+
+    /// Whether the tail is reading the log, and changes of that.
+    pub fn live(&self) -> watch::Receiver<bool> {
+        self.shared.live.subscribe()
     }
 
     /// A handle for one runtime, and the relay that has to run there.

@@ -21,6 +21,7 @@ pub(super) async fn run(shared: &Shared) {
     let mut resume = None;
     loop {
         let error = read(shared, &mut resume, &mut pause).await;
+        shared.live.send_if_modified(|live| std::mem::replace(live, false));
         tracing::warn!(%error, "the tail of the log cannot be read; trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_PAUSES.1);
@@ -49,6 +50,7 @@ async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Durati
     if resume.is_none() {
         shared.hub.restart(from);
     }
+    shared.live.send_replace(true);
     loop {
         let before = reader.position().clone();
         match reader.next(READ_LIMITS).await {

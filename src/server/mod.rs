@@ -1,0 +1,330 @@
+//! The running server: what starts after what, and what stops before what.
+//!
+//! Starting: open the log → bind → tail, lanes, admin → ready.
+//!
+//! Stopping: not ready → subscribers get `closing` → no new connections → calls in
+//! flight finish → the log is flushed → the tail stops. At the deadline whatever is
+//! left is given up, and [`StopError`] says what.
+//!
+//! Connections are owned by [`lane`]s, threads with a single-threaded runtime each:
+//! a call is served from its first byte to its last on one thread, which saves most of
+//! the wake-ups that a shared runtime would need.
+
+mod admin;
+mod front;
+mod lane;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::commands::CommandsBuilder;
+use crate::config::{Config, ServerOptions};
+use crate::event_log::local::{LocalLog, OpenError};
+use crate::event_log::{EventLog, Health as LogHealth};
+use crate::feed::Feed;
+use crate::grpc::{self, Health, Serving};
+use crate::tasks::{Death, Tasks};
+use crate::telemetry::Telemetry;
+
+use lane::{Arrival, Lane};
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// How long nothing is accepted after accepting has failed, as when the process has no
+/// file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {0}: {1}")]
+    Bind(SocketAddr, io::Error),
+    /// A thread or a runtime cannot be had.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The descriptor sets are not readable.
+    #[error("reflection: {0}")]
+    Reflection(String),
+}
+
+/// What went wrong while running or stopping.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// The log had not confirmed every event at the deadline.
+    #[error("stopped at the deadline before the log had confirmed every event")]
+    NotFlushed,
+    /// A part without which nothing works has ended.
+    #[error("{0} ended unexpectedly")]
+    Died(&'static str),
+}
+
+/// A server that is bound and not yet running.
+pub struct Server {
+    options: ServerOptions,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    log: Arc<dyn EventLog>,
+    feed: Feed,
+    health: Health,
+    lanes: Vec<Lane>,
+    metrics: Metrics,
+    registry: Arc<Registry>,
+    tasks: Tasks,
+}
+
+/// What the server counts.
+#[derive(Clone, Default)]
+struct Metrics {
+    connections: Gauge,
+    refused: Counter,
+    writable: Gauge,
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Connections that are open", self.connections.clone());
+        registry.register(
+            "refused_connections",
+            "Connections closed at once because too many were open",
+            self.refused.clone(),
+        );
+        registry.register("log_writable", "1 while the log takes writes", self.writable.clone());
+    }
+}
+
+impl Server {
+    /// Opens the log and binds the addresses. Nothing is served before
+    /// [`Server::run`].
+    pub async fn bind(config: Config, telemetry: Option<&Telemetry>) -> Result<Self, StartError> {
+        let log: Arc<dyn EventLog> = LocalLog::open(config.log)?;
+        let listener = listen(config.server.listen)?;
+        let admin = config.server.admin_listen.map(listen).transpose()?;
+
+        let mut registry = Registry::with_prefix("herald");
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
+        let commands = CommandsBuilder::build(
+            config.commands,
+            config.catalog,
+            config.clock,
+            feed.clone(),
+            &mut registry,
+        );
+        let calls = grpc::register_metrics(&mut registry);
+        let health = Health::new().await;
+        let grpc_options = Arc::new(config.grpc);
+        let lanes = (0..config.server.worker_threads.get())
+            .map(|number| {
+                Lane::start(lane::Setup {
+                    number,
+                    log: Arc::clone(&log),
+                    feed: feed.clone(),
+                    commands: commands.clone(),
+                    health: health.clone(),
+                    options: Arc::clone(&grpc_options),
+                    calls: Arc::clone(&calls),
+                    access_log: telemetry.map(Telemetry::access_log).unwrap_or_default(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            options: config.server,
+            listener,
+            admin,
+            log,
+            feed,
+            health,
+            lanes,
+            metrics,
+            registry: Arc::new(registry),
+            tasks: Tasks::new(),
+        })
+    }
+
+    /// Where calls are served.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Where the operator looks.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until `shutdown` ends or a vital part dies, then stops in order.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StopError> {
+        let tasks = &self.tasks;
+        let feed = self.feed.clone();
+        tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
+
+        let stopping = watch::Sender::new(false);
+        let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
+        tasks.spawn(
+            "health",
+            Death::Fatal,
+            watch_health(
+                self.log.health(),
+                self.feed.live(),
+                stopping.subscribe(),
+                self.health.clone(),
+                serving_tx,
+                self.metrics.writable.clone(),
+            ),
+        );
+        if let Some(listener) = self.admin {
+            tasks.spawn(
+                "admin",
+                Death::Fatal,
+                admin::serve(listener, Arc::clone(&self.registry), serving.clone()),
+            );
+        }
+
+        let died = tokio::select! {
+            () = shutdown => None,
+            name = tasks.died() => Some(name),
+            never = accept(&self.listener, &self.lanes, &self.options, &self.metrics) => match never {},
+        };
+
+        tracing::info!("stopping");
+        let deadline = Instant::now() + self.options.stop_timeout;
+        stopping.send_replace(true);
+        let mut not_ready = serving;
+        // Ends also when the health task has died, which is why it may be stopping.
+        let _ = timeout_at(deadline, not_ready.wait_for(|s| !s.writes && !s.feed)).await;
+        self.feed.close();
+        drop(self.listener);
+        for lane in self.lanes {
+            lane.stop(deadline).await;
+        }
+        let flushed = timeout_at(deadline, self.log.close()).await.is_ok();
+        tasks.stop();
+        let _ = timeout_at(deadline, tasks.ended()).await;
+        match died {
+            Some(name) => Err(StopError::Died(name)),
+            None if !flushed => Err(StopError::NotFlushed),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A listener that a restarted server can have again at once.
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|error| StartError::Bind(address, error))
+}
+
+/// Deals connections to the lanes, one after the other.
+async fn accept(
+    listener: &TcpListener,
+    lanes: &[Lane],
+    options: &ServerOptions,
+    metrics: &Metrics,
+) -> std::convert::Infallible {
+    let open = Arc::new(AtomicUsize::new(0));
+    let mut next = 0;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if open.load(Ordering::Relaxed) >= options.max_connections {
+            metrics.refused.inc();
+            tracing::debug!(%peer, "a connection is closed because too many are open");
+            continue;
+        }
+        // From here on the lane's runtime owns it.
+        let Ok(stream) = stream.into_std() else { continue };
+        let place = Place::new(Arc::clone(&open), metrics.connections.clone());
+        lanes[next % lanes.len()].send(Arrival { stream, peer, place }).await;
+        next += 1;
+    }
+}
+
+/// One of the places for connections; given back when dropped.
+struct Place {
+    open: Arc<AtomicUsize>,
+    gauge: Gauge,
+}
+
+impl Place {
+    fn new(open: Arc<AtomicUsize>, gauge: Gauge) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        gauge.inc();
+        Self { open, gauge }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// Keeps the health service and readiness in step with the log and the feed.
+async fn watch_health(
+    mut log: watch::Receiver<LogHealth>,
+    mut live: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
+    health: Health,
+    serving: watch::Sender<Serving>,
+    writable: Gauge,
+) {
+    loop {
+        let stops = *stopping.borrow_and_update();
+        let writes = match &*log.borrow_and_update() {
+            LogHealth::Writable => true,
+            LogHealth::Unwritable(reason) => {
+                tracing::error!(%reason, "the log takes no writes");
+                false
+            }
+        };
+        let now = Serving { writes: writes && !stops, feed: *live.borrow_and_update() && !stops };
+        writable.set(writes.into());
+        if now != *serving.borrow() {
+            tracing::info!(writes = now.writes, feed = now.feed, "serving");
+        }
+        health.set(now).await;
+        serving.send_replace(now);
+        if stops {
+            // What the log says while it is being closed is no news.
+            return std::future::pending().await;
+        }
+        let changed = tokio::select! {
+            changed = log.changed() => changed,
+            changed = live.changed() => changed,
+            changed = stopping.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The real server, bound to a free port, called by real clients over the network.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod configuration;
+mod feed;
+mod harness;
+mod hostile;
+mod process;
+mod web;
+mod writes;
