@@ -123,7 +123,9 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
         Some(WriteError { error, request_id }) => (Some(error), Some(request_id)),
         None => (error.downcast_ref::<ClientError>(), None),
     };
-    let Some(client) = client else { return vec![printable(&format!("{error:#}")).into_owned()] };
+    let Some(client) = client else {
+        return format!("{error:#}").lines().map(|line| printable(line).into_owned()).collect();
+    };
     let kind = match Exit::of(error) {
         Exit::OutcomeUnknown => "outcome unknown: ",
         Exit::Failed if client.reason().is_some() => "refused: ",
