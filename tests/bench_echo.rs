@@ -117,6 +117,8 @@ fn exit_codes_tell_what_happened() {
     assert_eq!(run(&["purchase", "--player", "alice"]).status.code(), Some(2));
     assert_eq!(run(&["--no-such-flag"]).status.code(), Some(2));
     assert_eq!(run(&["bench", "write", "--server", "ftp://x"]).status.code(), Some(2));
+    assert_eq!(run(&["bench", "write", "--server", &nobody]).status.code(), Some(3));
+    assert_eq!(run(&["catalog", "--server", "https://x"]).status.code(), Some(2));
     // A server that is not Herald's knows no such method: a definite answer.
     let echo = Echo::start();
     assert_eq!(run(&["catalog", "--server", &echo.address]).status.code(), Some(1));

@@ -69,6 +69,11 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// No connection to a server came about.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach {0}")]
+pub struct Unreached(pub String);
+
 impl Exit {
     /// What a command that failed so ends with.
     pub fn of(error: &anyhow::Error) -> Self {
@@ -80,6 +85,8 @@ impl Exit {
             Self::of_read(error)
         } else if error.is::<UsageError>() {
             Self::Usage
+        } else if error.is::<Unreached>() {
+            Self::Unavailable
         } else {
             Self::Failed
         }
@@ -103,6 +110,7 @@ impl Exit {
                 | reason::CURSOR_MALFORMED
                 | reason::FEED_EPOCH_CHANGED,
             ) => Self::PositionLost,
+            _ if error.is_callers_own() => Self::Usage,
             _ if error.is_retryable() => Self::Unavailable,
             _ => Self::Failed,
         }
@@ -115,7 +123,9 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
         Some(WriteError { error, request_id }) => (Some(error), Some(request_id)),
         None => (error.downcast_ref::<ClientError>(), None),
     };
-    let Some(client) = client else { return vec![printable(&format!("{error:#}")).into_owned()] };
+    let Some(client) = client else {
+        return format!("{error:#}").lines().map(|line| printable(line).into_owned()).collect();
+    };
     let kind = match Exit::of(error) {
         Exit::OutcomeUnknown => "outcome unknown: ",
         Exit::Failed if client.reason().is_some() => "refused: ",

@@ -111,10 +111,12 @@ impl Tail {
         let client = self.remote.connect().await?;
         let mut tail = tail::Tail::new(client, self.request());
         let result = self.show(&mut tail, output).await;
-        // A cursor is told in any case, so that nobody has to start over. Not
-        // when nobody reads the events: which of them were read is not known.
-        let reader_is_gone = result.as_ref().is_err_and(|error| Exit::of(error) == Exit::Done);
-        if let Some(cursor) = tail.cursor().filter(|_| !reader_is_gone) {
+        // Told also after an error, so that nobody has to start over; but not when
+        // the position is lost, nor when nobody reads the events, as it is not
+        // known which of them were read.
+        let useless = |error| matches!(Exit::of(error), Exit::Done | Exit::PositionLost);
+        let useless = result.as_ref().is_err_and(useless);
+        if let Some(cursor) = tail.cursor().filter(|_| !useless) {
             output.note(&format!("resume with: --from {}", words::printable(cursor)));
         }
         result

@@ -142,10 +142,17 @@ impl ClientError {
         }
     }
 
-    /// An error that arose here and not on the way.
+    /// Whether the call was wrong before it left, so that no server has seen it.
+    pub fn is_callers_own(&self) -> bool {
+        self.0.origin == Origin::Caller
+    }
+
+    /// An error that this library found: `InvalidArgument` in what it was given,
+    /// `FailedPrecondition` in what the server said, all others on the way.
     pub(crate) fn local(code: Code, message: impl Into<String>) -> Self {
         let origin = match code {
-            Code::InvalidArgument | Code::FailedPrecondition => Origin::Caller,
+            Code::InvalidArgument => Origin::Caller,
+            Code::FailedPrecondition => Origin::Answer,
             _ => Origin::Connection,
         };
         Self::bare(code, message.into(), origin)

@@ -75,6 +75,12 @@ impl Client {
     /// The endpoint is no address, or (unless lazy) nothing answers there.
     pub async fn connect(endpoint: &str, options: ConnectOptions) -> Result<Self, ClientError> {
         let address = with_scheme(endpoint);
+        if address.starts_with("https://") {
+            return Err(ClientError::local(
+                Code::InvalidArgument,
+                "this client speaks plain http, let a proxy near it do the TLS",
+            ));
+        }
         let configured = Endpoint::from_shared(address.clone())
             .map_err(|_| {
                 ClientError::local(

@@ -196,6 +196,8 @@ impl Shared {
             if over != newest.0 {
                 newest = (over, Instant::now());
             } else if newest.1.elapsed() > SILENCE_LIMIT {
+                let silent = || format!("nothing was answered for {SILENCE_LIMIT:?}");
+                lock(&self.tally).first_failure.get_or_insert_with(silent);
                 return;
             }
         }

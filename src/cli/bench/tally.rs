@@ -19,6 +19,11 @@ use crate::proto::PurchaseItemResponse;
 /// Latencies are kept in microseconds, with three digits of them exact.
 const LATENCY_DIGITS: u8 = 3;
 
+/// Longer latencies count as this one: ten minutes, far more than the silence
+/// after which a round ends. The bound is given, as a histogram that grows by
+/// itself does so only for calls that can fail.
+const LONGEST_LATENCY_MICROS: u64 = 600_000_000;
+
 /// The tally of one round. Only calls that were acknowledged while the clock
 /// ran are measured; all that failed are counted.
 #[derive(Debug)]
@@ -38,7 +43,8 @@ impl Tally {
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             clock_runs: false,
-            latencies: Histogram::new(LATENCY_DIGITS).context("cannot make a histogram")?,
+            latencies: Histogram::new_with_bounds(1, LONGEST_LATENCY_MICROS, LATENCY_DIGITS)
+                .context("cannot make a histogram")?,
             acknowledged: 0,
             failed: BTreeMap::new(),
             first_failure: None,
@@ -208,6 +214,28 @@ impl Round {
             acknowledged: tally.acknowledged,
             failed: tally.failed.clone(),
             first_failure: tally.first_failure.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_of_seconds_are_kept_and_only_while_the_clock_runs() {
+        let mut tally = Tally::new().unwrap();
+        let ago = |time| Instant::now().checked_sub(Duration::from_millis(time)).unwrap();
+        tally.acknowledge(ago(9_000));
+        tally.start();
+        tally.acknowledge(ago(3));
+        tally.acknowledge(ago(2_000));
+        tally.acknowledge(ago(2_000));
+        let (count, latency) = tally.stop();
+        tally.acknowledge(ago(9_000));
+        assert_eq!((count, tally.acknowledged), (3, 5));
+        for micros in [latency.p50, latency.p99, latency.max] {
+            assert!((2_000_000..2_100_000).contains(&micros), "{latency:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::payload::{FRAME_HEADER_BYTES, PATH};
+use crate::cli::exit::Unreached;
 use crate::tasks::{Death, Tasks};
 
 /// How long a connection may take; the server is near.
@@ -59,7 +60,7 @@ pub async fn connect(server: &Uri, drivers: &Tasks) -> anyhow::Result<SendReques
         .await
         .map_err(anyhow::Error::from)
         .and_then(|connected| connected)
-        .with_context(|| format!("cannot reach {server}"))?;
+        .with_context(|| Unreached(server.to_string()))?;
     let stopping = drivers.stopping();
     drivers.spawn("bench connection", Death::Expected, async move {
         // How it ended is told by the calls that it carried.

@@ -155,7 +155,7 @@ impl Write {
                 let receipts = receipts.clone().filter(|_| index == 0);
                 let result = load::run(&entry.target, &load, receipts, &bar).await;
                 bar.finish_and_clear();
-                rounds_of.push(result.with_context(|| entry.name)?);
+                rounds_of.push(result.with_context(|| format!("cannot measure {}", entry.name))?);
             }
         }
         let targets = entries.iter().zip(measured);
