@@ -17,6 +17,7 @@ const MESSAGES: &str = "crate::proto";
 /// bytes that are no message.
 const SERVER_CODEC: &str = "crate::grpc::codec::ServerCodec";
 
+#[allow(clippy::disallowed_methods, reason = "cargo tells a build script through the environment")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto/game.proto");
     println!("cargo:rerun-if-changed=build.rs");
