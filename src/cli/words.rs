@@ -6,9 +6,6 @@ use std::fmt::Write as _;
 use crate::proto::game_event::Payload;
 use crate::proto::{EventReceipt, GameEvent, ItemPurchased};
 
-/// Prices come in hundredths of the catalogue's currency.
-const MINOR_UNITS: i64 = 100;
-
 /// Whether a terminal might obey a character instead of showing it: control
 /// characters, and those that turn the direction of what follows or start a line.
 pub fn is_unsafe(c: char) -> bool {
@@ -39,15 +36,9 @@ pub fn name(id: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\"{}\"", printable(&escaped)))
 }
 
-/// An amount of money, such as `100 gold` or `1.50 gold`.
+/// An amount of money in its smallest coin, such as `100 gold`.
 pub fn money(minor_units: i64, currency: &str) -> String {
-    let sign = if minor_units < 0 { "-" } else { "" };
-    let minor = minor_units.unsigned_abs();
-    let (whole, rest) = (minor / MINOR_UNITS.unsigned_abs(), minor % MINOR_UNITS.unsigned_abs());
-    let mut text = format!("{sign}{whole}");
-    if rest != 0 {
-        let _ = write!(text, ".{rest:02}");
-    }
+    let mut text = minor_units.to_string();
     if !currency.is_empty() {
         let _ = write!(text, " {}", name(currency));
     }
@@ -123,14 +114,14 @@ mod tests {
         let bought = ItemPurchased {
             item_id: "sword".to_owned(),
             quantity: 3,
-            unit_price: 1_050,
-            total_price: 3_150,
+            unit_price: 100,
+            total_price: 300,
             currency_code: "gold".to_owned(),
         };
         let event = |payload| GameEvent { payload: Some(payload), ..Default::default() };
         assert_eq!(
             payload(&event(Payload::ItemPurchased(bought))),
-            "bought 3 sword for 31.50 gold"
+            "bought 3 sword for 300 gold"
         );
         let violation = |field: &str, description: &str| Violation {
             field: field.to_owned(),
@@ -144,8 +135,8 @@ mod tests {
             payload(&event(Payload::RequestRejected(rejected))),
             "refused PurchaseItem: item_id: not sold; quantity: below 1"
         );
-        assert_eq!(money(10_000, "gold"), "100 gold");
-        assert_eq!(money(i64::MIN, ""), "-92233720368547758.08");
+        assert_eq!(money(100, "gold"), "100 gold");
+        assert_eq!(money(i64::MIN, ""), "-9223372036854775808");
     }
 
     #[test]

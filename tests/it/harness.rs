@@ -1,7 +1,7 @@
 //! A server of a test's own, and what tests ask of it over and over.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use clap::Parser;
@@ -64,10 +64,6 @@ impl TestServer {
         });
         let (address, admin) = addresses.await.expect("the server must start");
         Self { address, admin, flags, dir, stop, thread }
-    }
-
-    pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
     }
 
     /// Stops in order and returns what that gave.

@@ -42,7 +42,9 @@ impl Child {
     pub fn serve(arguments: &[String]) -> anyhow::Result<Self> {
         let directory = Directory::create()?;
         let mut command = this_program()?;
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&directory.0);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--data-dir"])
+            .arg(&directory.0);
         command.args(arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         Self::start(command, Some(directory)).context("cannot start herald serve")
