@@ -61,7 +61,8 @@ pub struct Options {
     /// Records older than this are removed, by their append time. None keeps them all.
     pub retention_age: Option<Duration>,
     /// When the pages in use take more bytes than this, the oldest records are removed;
-    /// at least 4 MiB. None sets no limit. The file keeps its largest size, as freed
+    /// at least 4 MiB. None sets no limit. Looked at once a second, so that a second's
+    /// worth of records may be there beyond it. The file keeps its largest size, as freed
     /// pages are used again; the write-ahead file beside it is not counted.
     pub retention_bytes: Option<u64>,
     /// Gives the append times.

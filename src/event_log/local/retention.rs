@@ -12,8 +12,8 @@ use crate::event_log::{Bounds, Offset, Partition, Position};
 /// How often to look whether something is to be removed.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a slice may hold up the next group, roughly: about as long as a
-/// checkpoint does.
+/// How long a slice may hold up the next group, roughly: in the order of what a
+/// checkpoint takes.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// Records removed between two looks at the clock; so few because each may be a
