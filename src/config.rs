@@ -429,11 +429,16 @@ impl Settings {
             },
             log: local::Options {
                 data_dir: PathBuf::from(&self.data_dir),
-                partitions: p.number("key-partitions", &self.key_partitions, 1, 1024),
+                partitions: p.number(
+                    "key-partitions",
+                    &self.key_partitions,
+                    1,
+                    local::MAX_PARTITIONS,
+                ),
                 retention_age: unless_off(&self.retention_age)
                     .map(|text| duration("retention-age", text, &mut p)),
                 retention_bytes: unless_off(&self.retention_bytes)
-                    .map(|text| size("retention-bytes", text, &mut p)),
+                    .map(|text| retention_bytes(text, &mut p)),
                 clock: Clock::System,
             },
             telemetry: telemetry::Options {
@@ -500,6 +505,14 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at(digits);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
     number.parse::<u64>().ok()?.checked_mul(*factor).filter(|value| *value > 0)
+}
+
+fn retention_bytes(text: &str, p: &mut Problems) -> u64 {
+    let bytes = size("retention-bytes", text, p);
+    if bytes < local::MIN_RETENTION_BYTES {
+        p.add("retention-bytes", format!("less than {} bytes", local::MIN_RETENTION_BYTES));
+    }
+    bytes
 }
 
 /// A message has to fit into a record of the log, with its origin.

@@ -119,10 +119,7 @@ mod tests {
             currency_code: "gold".to_owned(),
         };
         let event = |payload| GameEvent { payload: Some(payload), ..Default::default() };
-        assert_eq!(
-            payload(&event(Payload::ItemPurchased(bought))),
-            "bought 3 sword for 300 gold"
-        );
+        assert_eq!(payload(&event(Payload::ItemPurchased(bought))), "bought 3 sword for 300 gold");
         let violation = |field: &str, description: &str| Violation {
             field: field.to_owned(),
             description: description.to_owned(),

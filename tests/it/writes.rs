@@ -2,8 +2,8 @@
 
 use herald::proto::game_event::Payload;
 use herald::proto::{
-    ClientContext, DeliveredEvent, GetCatalogRequest, JoinGuildRequest, PurchaseItemRequest, StartSessionRequest,
-    StreamEventsRequest, Transport,
+    ClientContext, DeliveredEvent, GetCatalogRequest, JoinGuildRequest, PurchaseItemRequest,
+    StartSessionRequest, StreamEventsRequest, Transport,
 };
 use tonic::{Code, Request};
 

@@ -105,7 +105,7 @@ impl UnaryService<PurchaseItemRequest> for Handler {
 
 fn answer(request: PurchaseItemRequest) -> PurchaseItemResponse {
     let quantity = request.quantity.unwrap_or(1);
-    let unit_price = 10_000;
+    let unit_price = 100;
     PurchaseItemResponse {
         receipt: Some(EventReceipt {
             event_id: EVENT_ID.to_owned(),

@@ -65,11 +65,23 @@ fn create_durably(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_durably(parent)?;
-    match fs::create_dir(path) {
+    match create_private(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
         Ok(()) => sync_dir(parent),
     }
+}
+
+/// A folder for its owner alone, as events hold what is private of their callers.
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn create_private(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)
 }
 
 #[cfg(unix)]

@@ -40,7 +40,8 @@ use self::cache::Cache;
 use self::data_dir::DataDir;
 use self::queue::Queue;
 use self::reader::{LocalReader, ReadPool};
-use self::retention::{MIN_BYTES, Policy};
+pub use self::retention::MIN_RETENTION_BYTES;
+use self::retention::Policy;
 use self::store::Store;
 use self::writer::Writer;
 use super::{Ack, Bounds, EventLog, Health, LogId, LogReader, NewRecord, Position, ReadError};
@@ -120,7 +121,7 @@ pub enum OpenError {
     #[error("a log cannot have {0} partitions; choose from 1 to {MAX_PARTITIONS}")]
     PartitionCount(u32),
     /// A size to keep that is too small.
-    #[error("cannot keep the log within {0} bytes; allow at least {MIN_BYTES}")]
+    #[error("cannot keep the log within {0} bytes; allow at least {MIN_RETENTION_BYTES}")]
     RetentionBytes(u64),
     /// The log is damaged.
     #[error("{path} is damaged ({reason}); restore it from a copy")]
@@ -170,7 +171,7 @@ impl LocalLog {
             return Err(OpenError::PartitionCount(partitions));
         }
         if let Some(bytes) = retention_bytes
-            && bytes < MIN_BYTES
+            && bytes < MIN_RETENTION_BYTES
         {
             return Err(OpenError::RetentionBytes(bytes));
         }

@@ -22,7 +22,7 @@ const STEP_RECORDS: Offset = 32;
 
 /// The smallest size that can be asked for (4 MiB): the tables themselves take up to
 /// one, and the largest record takes another.
-pub(super) const MIN_BYTES: u64 = 4 << 20;
+pub const MIN_RETENTION_BYTES: u64 = 4 << 20;
 
 /// What is to be kept. Without limits: everything.
 #[derive(Clone, Copy, Debug)]
