@@ -424,7 +424,8 @@ impl Settings {
             catalog,
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
-                ring_bytes: usize::try_from(size("feed-ring-bytes", &self.feed_ring_bytes, &mut p))
+                ring_bytes: size("feed-ring-bytes", &self.feed_ring_bytes, &mut p)
+                    .and_then(|bytes| usize::try_from(bytes).ok())
                     .unwrap_or(usize::MAX),
             },
             log: local::Options {
@@ -491,13 +492,14 @@ fn duration(flag: &str, text: &str, p: &mut Problems) -> Duration {
 }
 
 /// A number and a unit: none or `B`, `KiB`, `MiB`, `GiB` or `TiB`. More than zero.
-fn size(flag: &str, text: &str, p: &mut Problems) -> u64 {
+fn size(flag: &str, text: &str, p: &mut Problems) -> Option<u64> {
     const UNITS: [(&str, u64); 6] =
         [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-    quantity(text, &UNITS).unwrap_or_else(|| {
+    let bytes = quantity(text, &UNITS);
+    if bytes.is_none() {
         p.add(flag, format!("{text:?} is no size such as 65536, 64KiB, 16MiB or 10GiB"));
-        1
-    })
+    }
+    bytes
 }
 
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -509,20 +511,30 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn retention_bytes(text: &str, p: &mut Problems) -> u64 {
     let bytes = size("retention-bytes", text, p);
-    if bytes < local::MIN_RETENTION_BYTES {
-        p.add("retention-bytes", format!("less than {} bytes", local::MIN_RETENTION_BYTES));
-    }
-    bytes
+    at_least_and_at_most("retention-bytes", bytes, local::MIN_RETENTION_BYTES, u64::MAX, p)
 }
 
 /// A message has to fit into a record of the log, with its origin.
 fn message_bytes(text: &str, p: &mut Problems) -> usize {
-    const RANGE: (u64, u64) = (1 << 10, 512 << 10);
     let bytes = size("max-message-bytes", text, p);
-    if !(RANGE.0..=RANGE.1).contains(&bytes) {
-        p.add("max-message-bytes", "not in the range of 1KiB to 512KiB");
-    }
+    let bytes = at_least_and_at_most("max-message-bytes", bytes, 1 << 10, 512 << 10, p);
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A size in a range; one that could not be read has been noted already.
+fn at_least_and_at_most(
+    flag: &str,
+    bytes: Option<u64>,
+    least: u64,
+    most: u64,
+    p: &mut Problems,
+) -> u64 {
+    if bytes.is_some_and(|bytes| bytes < least) {
+        p.add(flag, format!("less than {least} bytes, which is the least"));
+    } else if bytes.is_some_and(|bytes| bytes > most) {
+        p.add(flag, format!("more than {most} bytes, which is the most"));
+    }
+    bytes.unwrap_or(least)
 }
 
 #[cfg(test)]

@@ -108,7 +108,16 @@ struct AccessBuffer {
     writer: NonBlocking,
     format: Format,
     clock: Clock,
-    lines: Mutex<String>,
+    lines: Mutex<Lines>,
+}
+
+/// Lines that have gathered, and the second of the last one, as most lines share it
+/// with the one before.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    second: i64,
+    stamp: String,
 }
 
 /// One call.
@@ -120,7 +129,7 @@ pub struct AccessLine<'a> {
     /// From the request's headers to the end of the response.
     pub duration: Duration,
     /// Who called.
-    pub peer: &'a dyn fmt::Display,
+    pub peer: &'a str,
 }
 
 impl AccessLog {
@@ -128,9 +137,8 @@ impl AccessLog {
     pub fn record(&self, line: &AccessLine<'_>) {
         let Some(buffer) = &self.0 else { return };
         let mut lines = buffer.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        // Writing to a string cannot fail.
-        let _ = line.write(&mut lines, buffer.format, buffer.clock.now());
-        if lines.len() >= ACCESS_CHUNK_BYTES {
+        lines.add(line, buffer.format, buffer.clock.now());
+        if lines.text.len() >= ACCESS_CHUNK_BYTES {
             buffer.hand_over(&mut lines);
         }
     }
@@ -144,53 +152,97 @@ impl AccessLog {
 }
 
 impl AccessBuffer {
-    fn hand_over(&self, lines: &mut String) {
-        if !lines.is_empty() {
+    fn hand_over(&self, lines: &mut Lines) {
+        if !lines.text.is_empty() {
             // A full queue is counted by the queue.
-            let _ = self.writer.clone().write_all(lines.as_bytes());
-            lines.clear();
+            let _ = self.writer.clone().write_all(lines.text.as_bytes());
+            lines.text.clear();
         }
     }
 }
 
-impl AccessLine<'_> {
-    fn write(&self, out: &mut String, format: Format, now: Timestamp) -> fmt::Result {
-        let micros = self.duration.as_micros();
-        let (millis, rest) = (micros / 1000, micros % 1000);
-        let method = Escaped(self.method);
+impl Lines {
+    /// Adds a line. This runs once a call, and so does without the machinery of
+    /// formatting where it can.
+    fn add(&mut self, line: &AccessLine<'_>, format: Format, now: Timestamp) {
+        let AccessLine { method, code, duration, peer } = line;
+        let micros = duration.as_micros();
         match format {
             Format::Text => {
-                write_time(out, now)?;
-                writeln!(out, "  CALL {method} {} {millis}.{rest:03}ms {}", self.code, self.peer)
+                self.push_time(now);
+                self.push(&["  CALL "]);
+                self.push_escaped(method);
+                self.push(&[" ", code, " "]);
+                self.push_millis(micros);
+                self.push(&["ms ", peer, "\n"]);
             }
             Format::Json => {
-                out.push_str("{\"timestamp\":\"");
-                write_time(out, now)?;
-                writeln!(
-                    out,
-                    "\",\"level\":\"INFO\",\"message\":\"call\",\"method\":\"{method}\",\
-                     \"code\":\"{}\",\"duration_ms\":{millis}.{rest:03},\"peer\":\"{}\"}}",
-                    self.code, self.peer
-                )
+                self.push(&["{\"timestamp\":\""]);
+                self.push_time(now);
+                self.push(&["\",\"level\":\"INFO\",\"message\":\"call\",\"method\":\""]);
+                self.push_escaped(method);
+                self.push(&["\",\"code\":\"", code, "\",\"duration_ms\":"]);
+                self.push_millis(micros);
+                self.push(&[",\"peer\":\"", peer, "\"}\n"]);
             }
         }
     }
-}
 
-/// A text of the caller's, fit for a line and for a JSON string.
-struct Escaped<'a>(&'a str);
+    fn push(&mut self, parts: &[&str]) {
+        for part in parts {
+            self.text.push_str(part);
+        }
+    }
 
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST: usize = 200;
-        for c in self.0.chars().take(MOST) {
+    fn push_time(&mut self, now: Timestamp) {
+        let (second, millis) = (now.as_millis().div_euclid(1000), now.as_millis().rem_euclid(1000));
+        if self.stamp.is_empty() || second != self.second {
+            self.second = second;
+            self.stamp.clear();
+            // Writing to a string cannot fail.
+            let _ = match jiff::Timestamp::from_second(second) {
+                Ok(time) => write!(self.stamp, "{}", time.strftime("%Y-%m-%dT%H:%M:%S")),
+                Err(_) => write!(self.stamp, "{second}s"),
+            };
+        }
+        self.text.push_str(&self.stamp);
+        self.text.push('.');
+        self.push_three_digits(millis.unsigned_abs());
+        self.text.push('Z');
+    }
+
+    fn push_millis(&mut self, micros: u128) {
+        let _ = write!(self.text, "{}.", micros / 1000);
+        // The remainder is below 1000.
+        self.push_three_digits((micros % 1000) as u64);
+    }
+
+    fn push_three_digits(&mut self, number: u64) {
+        for place in [100, 10, 1] {
+            self.text.push(char::from(b'0' + (number / place % 10) as u8));
+        }
+    }
+
+    /// A text of the caller's, fit for a line and for a JSON string.
+    fn push_escaped(&mut self, text: &str) {
+        const MOST_CHARS: usize = 200;
+        let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+        if text.len() <= MOST_CHARS && text.bytes().all(plain) {
+            self.text.push_str(text);
+            return;
+        }
+        for c in text.chars().take(MOST_CHARS) {
             match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
-                c => f.write_char(c)?,
+                '"' | '\\' => {
+                    self.text.push('\\');
+                    self.text.push(c);
+                }
+                c if c.is_control() => {
+                    let _ = write!(self.text, "\\u{:04x}", u32::from(c));
+                }
+                c => self.text.push(c),
             }
         }
-        Ok(())
     }
 }
 
@@ -215,16 +267,11 @@ mod tests {
     use super::*;
 
     fn line(method: &str, format: Format) -> String {
-        let mut out = String::new();
-        AccessLine {
-            method,
-            code: "OK",
-            duration: Duration::from_micros(1_234),
-            peer: &"127.0.0.1:5",
-        }
-        .write(&mut out, format, Timestamp::from_millis(1_700_000_000_123))
-        .unwrap();
-        out
+        let mut lines = Lines::default();
+        let duration = Duration::from_micros(1_234);
+        let line = AccessLine { method, code: "OK", duration, peer: "127.0.0.1:5" };
+        lines.add(&line, format, Timestamp::from_millis(1_700_000_000_123));
+        lines.text
     }
 
     #[test]

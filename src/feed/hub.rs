@@ -4,41 +4,59 @@
 //! cloning a few pointers, never while anything is delivered.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use crate::clock::Timestamp;
-use crate::event_log::{Offset, Partition, Position, ReadBatch, ReadLimits, Record, Trimmed};
+use crate::event_log::{Position, ReadBatch, ReadLimits, Record, Trimmed};
 use crate::proto;
 
-/// A record of the log, parsed once for all subscribers.
+/// A record of the log, parsed once for all subscribers, by the first that looks at
+/// it: with no subscriber there is nothing to parse for.
 #[derive(Debug)]
 pub(super) struct FeedRecord {
-    pub partition: Partition,
-    pub offset: Offset,
-    pub append_time: Timestamp,
-    /// Without its origin; `None` where the record is no event.
-    pub event: Option<proto::GameEvent>,
+    pub record: Record,
+    event: OnceLock<Option<FeedEvent>>,
+}
+
+/// An event, and apart from it what is private.
+#[derive(Debug)]
+pub(super) struct FeedEvent {
+    /// Without its origin.
+    pub event: proto::GameEvent,
     pub origin: Option<proto::Origin>,
-    /// Of the record in the log.
-    pub bytes: usize,
+}
+
+impl FeedRecord {
+    /// The event; `None` where the record is none.
+    pub fn event(&self) -> Option<&FeedEvent> {
+        let decode = || {
+            let Record { partition, offset, ref value, .. } = self.record;
+            match proto::GameEvent::decode(value.clone()) {
+                Ok(mut event) => {
+                    let origin = event.origin.take();
+                    Some(FeedEvent { event, origin })
+                }
+                Err(error) => {
+                    tracing::warn!(partition, offset, %error, "a record in the log is no event");
+                    None
+                }
+            }
+        };
+        self.event.get_or_init(decode).as_ref()
+    }
+
+    /// The size of the record in the log.
+    pub fn bytes(&self) -> usize {
+        self.record.value.len()
+    }
 }
 
 impl From<Record> for FeedRecord {
     fn from(record: Record) -> Self {
-        let bytes = record.value.len();
-        let mut event = proto::GameEvent::decode(record.value).ok();
-        Self {
-            partition: record.partition,
-            offset: record.offset,
-            append_time: record.append_time,
-            origin: event.as_mut().and_then(|event| event.origin.take()),
-            event,
-            bytes,
-        }
+        Self { record, event: OnceLock::new() }
     }
 }
 
@@ -64,7 +82,7 @@ impl Batch {
 
     fn bytes(&self) -> usize {
         // The fixed part stands for what the structs themselves take.
-        self.records.iter().map(|record| record.bytes + size_of::<FeedRecord>()).sum::<usize>()
+        self.records.iter().map(|record| record.bytes() + size_of::<FeedRecord>()).sum::<usize>()
             + size_of::<Self>()
     }
 }
@@ -183,7 +201,7 @@ impl Hub {
             .take_while(|batch| {
                 let first = records == 0;
                 records += batch.records.len().max(1);
-                bytes += batch.records.iter().map(|record| record.bytes).sum::<usize>();
+                bytes += batch.records.iter().map(FeedRecord::bytes).sum::<usize>();
                 first || (records <= limits.records && bytes <= limits.bytes)
             })
             .cloned()
@@ -210,20 +228,20 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     const LIMITS: ReadLimits = ReadLimits { records: 8, bytes: 1 << 20 };
 
     fn batch(before: &[u64], after: &[u64], bytes: usize) -> Batch {
-        let record = FeedRecord {
+        let record = Record {
             partition: 0,
             offset: 0,
             append_time: Timestamp::default(),
-            event: None,
-            origin: None,
-            bytes,
+            key: None,
+            value: vec![0; bytes].into(),
         };
         Batch {
-            records: vec![record],
+            records: vec![record.into()],
             trimmed: Vec::new(),
             before: before.to_vec().into(),
             after: after.to_vec().into(),

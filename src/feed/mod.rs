@@ -126,7 +126,7 @@ impl Metrics {
         r.register("delivered_events", "Events handed to streams", self.delivered.clone());
         r.register(
             "undecodable_records",
-            "Records in the log that are no event",
+            "Times that a stream came upon a record that is no event",
             self.undecodable.clone(),
         );
         r.register(

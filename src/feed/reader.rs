@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::filter::Filter;
-use super::hub::{Batch, FeedRecord, Found};
+use super::hub::{Batch, FeedEvent, Found};
 use super::{Feed, FeedError, Place, partition_offsets, proto_offset, proto_partition};
 use crate::clock::Timestamp;
-use crate::event_log::{LogReader, Position, ReadLimits, Trimmed};
+use crate::event_log::{LogReader, Position, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
@@ -226,20 +226,22 @@ impl Reader {
             if self.setup.max_events.is_some_and(|max| self.delivered >= max) {
                 return;
             }
-            if record.offset < self.position.get(record.partition) {
+            let Record { partition, offset, .. } = record.record;
+            if offset < self.position.get(partition) {
                 continue;
             }
-            match &record.event {
-                Some(event) if self.setup.filter.matches(event) => {
-                    events.push(self.delivered_event(record, event));
+            match record.event() {
+                Some(found) if self.setup.filter.matches(&found.event) => {
+                    events.push(self.delivered_event(&record.record, found));
                     self.delivered += 1;
-                    self.pass(record);
+                    self.pass(&record.record);
                 }
-                Some(_) => self.pass(record),
+                Some(_) => self.pass(&record.record),
                 None => {
                     self.flush(events);
-                    self.pass(record);
-                    self.say_gap(proto::GapReason::Undecodable, record.partition, 1);
+                    self.pass(&record.record);
+                    self.setup.feed.shared.metrics.undecodable.inc();
+                    self.say_gap(proto::GapReason::Undecodable, partition, 1);
                 }
             }
         }
@@ -250,7 +252,7 @@ impl Reader {
         }
     }
 
-    fn pass(&mut self, record: &FeedRecord) {
+    fn pass(&mut self, record: &Record) {
         self.position.set(record.partition, record.offset + 1);
         self.time = self.time.max(record.append_time);
     }
@@ -265,14 +267,10 @@ impl Reader {
         }
     }
 
-    fn delivered_event(
-        &self,
-        record: &FeedRecord,
-        event: &proto::GameEvent,
-    ) -> proto::DeliveredEvent {
-        let mut event = event.clone();
+    fn delivered_event(&self, record: &Record, found: &FeedEvent) -> proto::DeliveredEvent {
+        let mut event = found.event.clone();
         if self.setup.include_origin {
-            event.origin.clone_from(&record.origin);
+            event.origin.clone_from(&found.origin);
         }
         proto::DeliveredEvent {
             event: Some(event),

@@ -58,14 +58,6 @@ async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Durati
             Ok(read) => {
                 *pause = RETRY_PAUSES.0;
                 let batch = Batch::new(before, read);
-                for record in batch.records.iter().filter(|record| record.event.is_none()) {
-                    shared.metrics.undecodable.inc();
-                    tracing::warn!(
-                        partition = record.partition,
-                        offset = record.offset,
-                        "a record in the log is no event"
-                    );
-                }
                 *resume = Some(batch.after.clone());
                 shared.hub.publish(batch);
             }

@@ -1,8 +1,6 @@
 //! Counts each call and writes its access line.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,17 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use tonic::Status;
-use tonic::body::Body;
-use tower::Service;
 
-use super::{ByMethod, Peer};
+use super::Peer;
 use crate::telemetry::{AccessLine, AccessLog};
 
 /// The names of gRPC's codes, by number.
@@ -63,7 +58,7 @@ struct MethodLabels {
 
 /// What the transport counts.
 pub struct Metrics {
-    by_method: ByMethod<MethodMetrics>,
+    by_method: HashMap<&'static str, MethodMetrics>,
     other: MethodMetrics,
 }
 
@@ -98,86 +93,47 @@ impl Metrics {
     }
 }
 
-/// Wraps a service, so that each of its calls is counted and written down.
+/// Watches calls, so that each is counted and written down. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Access<S> {
-    inner: S,
+pub(super) struct Access {
     metrics: Arc<Metrics>,
     log: AccessLog,
 }
 
-impl<S> Access<S> {
-    pub fn new(inner: S, metrics: Arc<Metrics>, log: AccessLog) -> Self {
-        Self { inner, metrics, log }
-    }
-}
-
-impl<S> Service<http::Request<Body>> for Access<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Unpin,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = AccessFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+impl Access {
+    pub fn new(metrics: Arc<Metrics>, log: AccessLog) -> Self {
+        Self { metrics, log }
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let call = Call {
-            metrics: Arc::clone(&self.metrics),
-            log: self.log.clone(),
+    /// Begins a call.
+    pub fn begin<B>(&self, request: &http::Request<B>) -> Call {
+        Call {
+            access: self.clone(),
             uri: request.uri().clone(),
-            peer: request.extensions().get().map(|Peer(peer)| *peer),
+            peer: request.extensions().get().map(|peer: &Peer| Arc::clone(peer.text())),
             begun: Instant::now(),
             code: CANCELLED,
-        };
-        AccessFuture { inner: self.inner.call(request), call: Some(call) }
-    }
-}
-
-/// The response on its way.
-pub(super) struct AccessFuture<F> {
-    inner: F,
-    call: Option<Call>,
-}
-
-impl<F> Future for AccessFuture<F>
-where
-    F: Future<Output = Result<http::Response<Body>, Infallible>> + Unpin,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(Pin::new(&mut self.inner).poll(cx));
-        Poll::Ready(Ok(match self.call.take() {
-            None => response,
-            Some(mut call) => {
-                let in_headers = call.note_code(response.headers());
-                if in_headers || response.body().is_end_stream() {
-                    response
-                } else {
-                    response.map(|inner| Body::new(AccessBody { inner, call }))
-                }
-            }
-        }))
+        }
     }
 }
 
 /// One call; counted and written down when dropped.
-struct Call {
-    metrics: Arc<Metrics>,
-    log: AccessLog,
+pub(super) struct Call {
+    access: Access,
     uri: http::Uri,
-    peer: Option<SocketAddr>,
+    peer: Option<Arc<str>>,
     begun: Instant,
     /// CANCELLED until a status was seen: so ends a call that nobody waits for.
     code: usize,
 }
 
 impl Call {
+    /// Ends with the response, now or when its body has ended.
+    pub fn watch<B>(mut self, response: http::Response<B>) -> http::Response<Watched<B>> {
+        let call = if self.note_code(response.headers()) { None } else { Some(self) };
+        response.map(|inner| Watched { inner, call })
+    }
+
     /// Takes the code from headers or trailers; whether there was one.
     fn note_code(&mut self, headers: &HeaderMap) -> bool {
         let Some(code) = headers.get("grpc-status") else { return false };
@@ -190,37 +146,50 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
-        let method = self.uri.path();
-        let metrics = self.metrics.by_method.get(method).unwrap_or(&self.metrics.other);
+        let Metrics { by_method, other } = &*self.access.metrics;
+        let path = self.uri.path();
+        let metrics = by_method.get(path).unwrap_or(other);
         metrics.calls[self.code].inc();
         metrics.duration.observe(duration.as_secs_f64());
-        let peer: &dyn std::fmt::Display = match &self.peer {
-            Some(peer) => peer,
-            None => &"unknown",
-        };
-        self.log.record(&AccessLine { method, code: CODES[self.code], duration, peer });
+        self.access.log.record(&AccessLine {
+            method: path,
+            code: CODES[self.code],
+            duration,
+            peer: self.peer.as_deref().unwrap_or("unknown"),
+        });
     }
 }
 
 /// A response's body, watched for its trailers.
-struct AccessBody {
-    inner: Body,
-    call: Call,
+pub struct Watched<B> {
+    inner: B,
+    call: Option<Call>,
 }
 
-impl http_body::Body for AccessBody {
+impl<B> Watched<B> {
+    /// A body that nobody counts, or somebody else does.
+    pub fn unwatched(inner: B) -> Self {
+        Self { inner, call: None }
+    }
+}
+
+impl<B> http_body::Body for Watched<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     type Data = Bytes;
-    type Error = Status;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &polled
             && let Some(trailers) = frame.trailers_ref()
+            && let Some(call) = &mut self.call
         {
-            self.call.note_code(trailers);
+            call.note_code(trailers);
         }
         Poll::Ready(polled)
     }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::Frame;
 use tonic::Status;
-use tonic::body::Body;
 
 use super::status;
 
@@ -19,14 +18,22 @@ const HEADER_BYTES: usize = 5;
 
 /// Lets through a request that holds exactly one uncompressed message of at most
 /// `max_bytes`; the body of any other fails with the status to answer.
-pub(super) fn check(request: http::Request<Body>, max_bytes: usize) -> http::Request<Body> {
-    request.map(|inner| {
-        Body::new(OneMessage { inner, max_bytes, header: [0; HEADER_BYTES], seen: 0, ended: false })
+pub(super) fn check<B>(
+    request: http::Request<B>,
+    max_bytes: usize,
+) -> http::Request<OneMessage<B>> {
+    request.map(|inner| OneMessage {
+        inner: Box::pin(inner),
+        max_bytes,
+        header: [0; HEADER_BYTES],
+        seen: 0,
+        ended: false,
     })
 }
 
-struct OneMessage {
-    inner: Body,
+/// See [`check`].
+pub(super) struct OneMessage<B> {
+    inner: Pin<Box<B>>,
     max_bytes: usize,
     header: [u8; HEADER_BYTES],
     /// Bytes of the body so far.
@@ -34,7 +41,7 @@ struct OneMessage {
     ended: bool,
 }
 
-impl OneMessage {
+impl<B> OneMessage<B> {
     fn look_at(&mut self, data: &[u8]) -> Result<(), Status> {
         if self.seen < HEADER_BYTES {
             let part = data.len().min(HEADER_BYTES - self.seen);
@@ -76,7 +83,11 @@ impl OneMessage {
     }
 }
 
-impl http_body::Body for OneMessage {
+impl<B> http_body::Body for OneMessage<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -87,7 +98,7 @@ impl http_body::Body for OneMessage {
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let polled = std::task::ready!(self.inner.as_mut().poll_frame(cx));
         let checked = match &polled {
             Some(Ok(frame)) => frame.data_ref().map_or(Ok(()), |data| self.look_at(data)),
             Some(Err(_)) => Ok(()),
@@ -95,7 +106,7 @@ impl http_body::Body for OneMessage {
         };
         self.ended = polled.is_none() || checked.is_err();
         Poll::Ready(match checked {
-            Ok(()) => polled,
+            Ok(()) => polled.map(|frame| frame.map_err(|error| Status::from_error(error.into()))),
             Err(status) => Some(Err(status)),
         })
     }
@@ -105,6 +116,7 @@ impl http_body::Body for OneMessage {
 mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
     use tonic::Code;
+    use tonic::body::Body;
 
     use super::*;
 

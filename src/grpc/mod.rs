@@ -20,7 +20,6 @@ mod request;
 mod status;
 mod web;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -37,6 +36,7 @@ use crate::feed::Lane;
 use crate::proto;
 use crate::telemetry::AccessLog;
 
+use access::Access;
 pub use access::Metrics;
 pub use request::Peer;
 pub use web::CorsPolicy;
@@ -138,12 +138,18 @@ const METHODS: &[&str] = &[
     "/grpc.health.v1.Health/Watch",
 ];
 
-/// Everything that is served over gRPC, for one runtime.
+/// Everything that is served over gRPC, for one runtime. Cheap to clone.
 #[derive(Clone)]
-pub struct Transport {
-    calls: access::Access<Dispatch>,
+pub struct Transport(Arc<Inner>);
+
+struct Inner {
+    dispatch: Dispatch,
+    access: Access,
     web: web::Web,
 }
+
+/// The body of a response.
+pub type ResponseBody = access::Watched<Body>;
 
 impl Transport {
     /// The transport of one runtime.
@@ -158,41 +164,39 @@ impl Transport {
         metrics: Arc<Metrics>,
         access_log: AccessLog,
     ) -> Result<Self, tonic_reflection::server::Error> {
-        let calls = access::Access::new(
-            Dispatch {
-                max_message_bytes: options.max_message_bytes,
-                // The frames are checked before; the stubs' own limit answers with
-                // another code.
-                game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
-                    .max_decoding_message_size(usize::MAX),
-                feed: EventFeedServiceServer::new(feed::EventFeed::new(
-                    rooms.feed,
-                    Arc::clone(&options),
-                ))
+        let dispatch = Dispatch {
+            max_message_bytes: options.max_message_bytes,
+            // The frames are checked before; the stubs' own limit answers with another
+            // code.
+            game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
                 .max_decoding_message_size(usize::MAX),
-                others: others(health)?,
-            },
-            metrics,
-            access_log,
-        );
-        let web = web::Web::new(calls.clone(), &options.cors);
-        Ok(Self { calls, web })
+            feed: EventFeedServiceServer::new(feed::EventFeed::new(
+                rooms.feed,
+                Arc::clone(&options),
+            ))
+            .max_decoding_message_size(usize::MAX),
+            others: others(health)?,
+        };
+        let access = Access::new(metrics, access_log);
+        let web = web::Web::new(dispatch.clone(), access.clone(), &options.cors);
+        Ok(Self(Arc::new(Inner { dispatch, access, web })))
     }
 
     /// Serves one request. Its extensions hold the [`Peer`].
-    pub async fn serve<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    pub async fn serve<B>(&self, mut request: http::Request<B>) -> http::Response<ResponseBody>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let mut request = request.map(Body::new);
-        request::prepare(&mut request);
-        let served = if request::is_plain_grpc(&request) {
-            self.calls.clone().call(request).await
+        let inner = &*self.0;
+        if request::note_transport(&mut request) == proto::Transport::Grpc {
+            let call = inner.access.begin(&request);
+            call.watch(inner.dispatch.serve(request).await)
         } else {
-            self.web.clone().call(request).await
-        };
-        served.unwrap_or_else(|never: Infallible| match never {})
+            let response = inner.web.serve(request.map(Body::new)).await;
+            // Counted within, where its status can still be read.
+            response.map(access::Watched::unwatched)
+        }
     }
 }
 
@@ -219,39 +223,22 @@ struct Dispatch {
     others: tonic::service::Routes,
 }
 
-type ServiceFuture = std::pin::Pin<
-    Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send + 'static>,
->;
-
-impl Service<http::Request<Body>> for Dispatch {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = ServiceFuture;
-
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
-        // Every service here is always ready.
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> ServiceFuture {
+impl Dispatch {
+    async fn serve<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
         let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
-        match service {
+        let served = match service {
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
-                self.game.call(frames::check(request, self.max_message_bytes))
+                self.game.clone().call(frames::check(request, self.max_message_bytes)).await
             }
             Some((<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, _)) => {
-                self.feed.call(frames::check(request, self.max_message_bytes))
+                self.feed.clone().call(frames::check(request, self.max_message_bytes)).await
             }
-            _ => {
-                let mut others = self.others.clone();
-                Box::pin(async move { others.call(request).await })
-            }
-        }
+            _ => self.others.clone().call(request.map(Body::new)).await,
+        };
+        served.unwrap_or_else(|never: Infallible| match never {})
     }
 }
-
-/// The metrics by method name, for looking up by a request's path.
-type ByMethod<T> = HashMap<&'static str, T>;

@@ -1,11 +1,11 @@
 //! What is read off a request beside its message: deadline, caller, source.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST};
 use tokio::time::Instant;
-use tonic::body::Body;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 
 use super::Options;
@@ -14,8 +14,24 @@ use crate::proto;
 
 /// Who is at the other end of the connection. Put into a request's extensions by the
 /// server.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+#[derive(Clone, Debug)]
+pub struct Peer {
+    address: SocketAddr,
+    /// For access lines: written once a connection.
+    text: Arc<str>,
+}
+
+impl Peer {
+    /// The peer at an address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, text: address.to_string().into() }
+    }
+
+    /// Its address and port.
+    pub(super) fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+}
 
 /// How the call came in, noted before gRPC-web is turned into gRPC.
 #[derive(Clone, Copy)]
@@ -28,8 +44,8 @@ const MARGIN_PART: u32 = 10;
 const MARGIN_LEAST: Duration = Duration::from_millis(50);
 const MARGIN_MOST_PART: u32 = 2;
 
-/// Notes what later steps cannot see any more.
-pub(super) fn prepare(request: &mut http::Request<Body>) {
+/// Notes what later steps cannot see any more; returns how the call came in.
+pub(super) fn note_transport<B>(request: &mut http::Request<B>) -> proto::Transport {
     let came_by =
         if is_plain_grpc(request) { proto::Transport::Grpc } else { proto::Transport::GrpcWeb };
     request.extensions_mut().insert(CameBy(came_by));
@@ -40,10 +56,11 @@ pub(super) fn prepare(request: &mut http::Request<Body>) {
     {
         request.headers_mut().insert(HOST, host);
     }
+    came_by
 }
 
 /// Whether a request is gRPC over HTTP/2, which takes the short way.
-pub(super) fn is_plain_grpc(request: &http::Request<Body>) -> bool {
+fn is_plain_grpc<B>(request: &http::Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
     request.version() == http::Version::HTTP_2
         && content_type.is_some_and(|content_type| {
@@ -66,10 +83,14 @@ pub(super) fn source<T>(request: &tonic::Request<T>, options: &Options) -> Sourc
         KeyAndValueRef::Ascii(key, value) => Some((key.as_str(), value.as_encoded_bytes())),
         KeyAndValueRef::Binary(..) => None,
     }));
-    let remote_address = request.extensions().get::<Peer>().map(|Peer(peer)| {
-        let forwarded = metadata.get_all("x-forwarded-for");
-        let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
-        options.addresses.apply(client_address(peer.ip(), forwarded, &options.trusted_proxies))
+    let remote_address = request.extensions().get::<Peer>().map(|peer| {
+        let mut address = peer.address.ip();
+        if !options.trusted_proxies.is_empty() {
+            let forwarded = metadata.get_all("x-forwarded-for");
+            let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
+            address = client_address(address, forwarded, &options.trusted_proxies);
+        }
+        options.addresses.apply(address)
     });
     Source {
         headers,

@@ -1,14 +1,13 @@
 //! gRPC-web, and which web pages may call.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
 
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceBuilder};
+use tower::{Service as _, ServiceBuilder, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Dispatch;
@@ -99,31 +98,25 @@ fn is_loopback(origin: &HeaderValue) -> bool {
 }
 
 /// Whatever is not plain gRPC.
-#[derive(Clone)]
 pub(super) struct Web(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>);
 
 impl Web {
-    pub fn new(calls: Access<Dispatch>, cors: &CorsPolicy) -> Self {
+    pub fn new(dispatch: Dispatch, access: Access, cors: &CorsPolicy) -> Self {
+        let calls = service_fn(move |request: http::Request<Body>| {
+            let (dispatch, call) = (dispatch.clone(), access.begin(&request));
+            async move {
+                let response = call.watch(dispatch.serve(request).await);
+                Ok::<_, Infallible>(response.map(Body::new))
+            }
+        });
         let service =
             ServiceBuilder::new().layer(cors.layer()).layer(GrpcWebLayer::new()).service(calls);
         Self(BoxCloneSyncService::new(service))
     }
-}
 
-impl Service<http::Request<Body>> for Web {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future =
-        <BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible> as Service<
-            http::Request<Body>,
-        >>::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.0.call(request)
+    pub async fn serve(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let served = self.0.clone().call(request).await;
+        served.unwrap_or_else(|never: Infallible| match never {})
     }
 }
 

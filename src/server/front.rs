@@ -6,6 +6,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
+use crate::grpc::ResponseBody;
+
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
 
@@ -18,7 +20,7 @@ Health and metrics are on the admin address.
 
 /// The answer to a request that is neither gRPC nor gRPC-web nor a browser's question
 /// before one; `None` for those.
-pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<Body>> {
+pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     let is_grpc = request
         .headers()
         .get(CONTENT_TYPE)
@@ -42,7 +44,8 @@ pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<Body>> {
         ),
         _ => (StatusCode::NOT_FOUND, "nothing is here; GET / says what there is\n".to_owned()),
     };
-    let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
+    let body = Body::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(ResponseBody::unwatched(body));
     *response.status_mut() = status;
     response
         .headers_mut()

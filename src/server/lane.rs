@@ -194,10 +194,11 @@ async fn connection(
     if timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut [0])).await.is_err() {
         return;
     }
+    let whom = Peer::new(peer);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(whom.clone());
         let transport = transport.clone();
         async move {
-            request.extensions_mut().insert(Peer(peer));
             Ok::<_, Infallible>(match front::answer(&request) {
                 Some(answer) => answer,
                 None => transport.serve(request).await,
