@@ -329,3 +329,6 @@ struct Draft {
     accept_time: Timestamp,
     payload: Payload,
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ mod ack;
 #[cfg(test)]
 mod conformance;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod memory;
 mod partitioner;
 mod position;
 

@@ -23,6 +23,8 @@ mod filter;
 mod hub;
 mod reader;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,0 +1,218 @@
+//! A log in memory, for the tests of the rooms above: it does what it is told to,
+//! also what a real one does only on a bad day.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{
+    Ack, AppendError, Appended, Bounds, EventLog, Health, LogId, LogReader, NewRecord, Offset,
+    Position, ReadBatch, ReadError, ReadLimits, Record, Trimmed,
+};
+use crate::clock::Timestamp;
+
+/// What becomes of submitted records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// They are appended and acknowledged.
+    #[default]
+    Well,
+    /// They are appended, and the acknowledgement is kept back.
+    Silent,
+    /// They are refused.
+    Failing(AppendError),
+}
+
+/// See the module.
+pub(crate) struct MemoryLog {
+    id: LogId,
+    shared: Arc<Mutex<Shared>>,
+    end: watch::Sender<Position>,
+    health: watch::Sender<Health>,
+}
+
+struct Shared {
+    partitions: Vec<(Offset, Vec<Record>)>,
+    mood: Mood,
+    kept_back: Vec<Ack>,
+}
+
+impl MemoryLog {
+    pub fn new(partitions: usize) -> Arc<Self> {
+        let shared = Shared {
+            partitions: vec![(0, Vec::new()); partitions],
+            mood: Mood::Well,
+            kept_back: Vec::new(),
+        };
+        Arc::new(Self {
+            id: LogId(Uuid::new_v4()),
+            shared: Arc::new(Mutex::new(shared)),
+            end: watch::Sender::new(Position::zero(partitions)),
+            health: watch::Sender::new(Health::Writable),
+        })
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        self.shared.lock().unwrap().mood = mood;
+    }
+
+    /// Adds a record as somebody else would.
+    pub fn push(&self, partition: u32, value: impl Into<bytes::Bytes>) -> Appended {
+        let mut shared = self.shared.lock().unwrap();
+        let appended = shared.append(partition, None, value.into());
+        self.publish(&shared);
+        appended
+    }
+
+    /// Removes the records before an offset.
+    pub fn trim(&self, partition: u32, to: Offset) {
+        let mut shared = self.shared.lock().unwrap();
+        let (start, records) = &mut shared.partitions[partition as usize];
+        records.drain(..usize::try_from(to - *start).unwrap());
+        *start = to;
+    }
+
+    /// All values of a partition.
+    pub fn values(&self, partition: u32) -> Vec<bytes::Bytes> {
+        let shared = self.shared.lock().unwrap();
+        shared.partitions[partition as usize].1.iter().map(|record| record.value.clone()).collect()
+    }
+
+    fn publish(&self, shared: &Shared) {
+        self.end.send_replace(shared.end());
+    }
+}
+
+impl Shared {
+    fn append(
+        &mut self,
+        partition: u32,
+        key: Option<bytes::Bytes>,
+        value: bytes::Bytes,
+    ) -> Appended {
+        let (start, records) = &mut self.partitions[partition as usize];
+        let offset = *start + records.len() as u64;
+        // A clock of its own that ticks with every record.
+        let append_time = Timestamp::from_millis(i64::try_from(offset).unwrap() + 1);
+        records.push(Record { partition, offset, append_time, key, value });
+        Appended { partition, offset, append_time }
+    }
+
+    fn start(&self) -> Position {
+        self.partitions.iter().map(|(start, _)| *start).collect()
+    }
+
+    fn end(&self) -> Position {
+        self.partitions.iter().map(|(start, records)| *start + records.len() as u64).collect()
+    }
+}
+
+impl EventLog for MemoryLog {
+    fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn key_partitions(&self) -> u32 {
+        u32::try_from(self.shared.lock().unwrap().partitions.len()).unwrap()
+    }
+
+    fn submit(&self, record: NewRecord, ack: Ack) {
+        let mut shared = self.shared.lock().unwrap();
+        if let Mood::Failing(error) = &shared.mood {
+            return ack.complete(Err(error.clone()));
+        }
+        let appended = shared.append(record.partition, record.key, record.value);
+        self.publish(&shared);
+        if shared.mood == Mood::Silent {
+            shared.kept_back.push(ack);
+        } else {
+            ack.complete(Ok(appended));
+        }
+    }
+
+    fn bounds(&self) -> BoxFuture<'_, Result<Bounds, ReadError>> {
+        let shared = self.shared.lock().unwrap();
+        let bounds = Bounds { start: shared.start(), end: shared.end() };
+        async move { Ok(bounds) }.boxed()
+    }
+
+    fn open_reader(&self, from: Position) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
+        let shared = Arc::clone(&self.shared);
+        let reader = Reader { shared, end: self.end.subscribe(), position: from };
+        async move { Ok(Box::new(reader) as Box<dyn LogReader>) }.boxed()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, ReadError>> {
+        let shared = self.shared.lock().unwrap();
+        let position = shared.partitions.iter().map(|(start, records)| {
+            *start + records.iter().take_while(|record| record.append_time < time).count() as u64
+        });
+        let position = position.collect();
+        async move { Ok(position) }.boxed()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+struct Reader {
+    shared: Arc<Mutex<Shared>>,
+    end: watch::Receiver<Position>,
+    position: Position,
+}
+
+impl Reader {
+    fn read(&mut self, limits: ReadLimits) -> ReadBatch {
+        let shared = self.shared.lock().unwrap();
+        let (mut records, mut trimmed) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for (partition, (start, kept)) in (0..).zip(&shared.partitions) {
+            let from = self.position.get(partition);
+            if from < *start {
+                trimmed.push(Trimmed { partition, from, to: *start });
+                self.position.set(partition, *start);
+            }
+            let skip = self.position.get(partition) - start;
+            for record in kept.iter().skip(usize::try_from(skip).unwrap()) {
+                bytes += record.value.len();
+                let full = records.len() >= limits.records || bytes > limits.bytes;
+                if full && !records.is_empty() {
+                    break;
+                }
+                self.position.set(partition, record.offset + 1);
+                records.push(record.clone());
+            }
+        }
+        ReadBatch { records, trimmed, position: self.position.clone() }
+    }
+}
+
+impl LogReader for Reader {
+    fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>> {
+        async move {
+            loop {
+                self.end.mark_unchanged();
+                let batch = self.read(limits);
+                if !batch.records.is_empty() || !batch.trimmed.is_empty() {
+                    return Ok(batch);
+                }
+                if self.end.changed().await.is_err() {
+                    return Err(ReadError::Unavailable("the log is gone".into()));
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn position(&self) -> &Position {
+        &self.position
+    }
+}

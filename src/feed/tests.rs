@@ -1,0 +1,364 @@
+//! The reader's promises where only a log that does as it is told can show them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use proptest::prelude::*;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::*;
+use crate::event_log::EventLog;
+use crate::event_log::memory::MemoryLog;
+use crate::proto::stream_events_request::Start;
+use crate::proto::stream_events_response::Response;
+use crate::tasks::{Death, Tasks};
+
+struct Fixture {
+    log: Arc<MemoryLog>,
+    feed: Feed,
+    lane: Lane,
+    tasks: Tasks,
+}
+
+const CALLER: Caller = Caller::Anonymous { may_read_origin: true };
+
+impl Fixture {
+    /// A feed whose tail does not run yet.
+    fn idle(partitions: usize, ring_bytes: usize) -> Self {
+        let log = MemoryLog::new(partitions);
+        let as_log = Arc::clone(&log) as Arc<dyn EventLog>;
+        let options = Options { ring_bytes, ..Options::default() };
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let feed = Feed::build(as_log, options, clock, &mut Registry::default());
+        let (lane, relay) = feed.lane();
+        let tasks = Tasks::new();
+        tasks.spawn("relay", Death::Fatal, relay.run());
+        Self { log, feed, lane, tasks }
+    }
+
+    fn new(partitions: usize, ring_bytes: usize) -> Self {
+        let this = Self::idle(partitions, ring_bytes);
+        this.start_tail();
+        this
+    }
+
+    fn start_tail(&self) {
+        let feed = self.feed.clone();
+        self.tasks.spawn("tail", Death::Fatal, async move { feed.run_tail().await });
+    }
+
+    fn push(&self, partition: u32, player: &str) {
+        let event = proto::GameEvent {
+            event_type: "guild_joined".into(),
+            player_id: player.into(),
+            ..Default::default()
+        };
+        self.log.push(partition, event.encode_to_vec());
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Reader {
+        self.lane.subscribe(&CALLER, subscription).await.unwrap()
+    }
+
+    /// Returns once the tail has read everything.
+    async fn tail_at_end(&self) {
+        let end = self.log.bounds().await.unwrap().end;
+        while !self.feed.shared.hub.end().covers(&end) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn earliest() -> Subscription {
+    let start = Some(Start::StartPosition(proto::StartPosition::Earliest.into()));
+    Subscription { start, ..Default::default() }
+}
+
+fn after(cursor: &str) -> Subscription {
+    Subscription { start: Some(Start::AfterCursor(cursor.into())), ..Default::default() }
+}
+
+async fn next(reader: &mut Reader) -> (String, Response) {
+    let message = reader.next().await.expect("the stream goes on").expect("without an error");
+    (message.cursor, message.response.expect("every message says something"))
+}
+
+/// The next message that is no heartbeat.
+async fn next_news(reader: &mut Reader) -> (String, Response) {
+    loop {
+        let (cursor, response) = next(reader).await;
+        if !matches!(response, Response::Heartbeat(_)) {
+            return (cursor, response);
+        }
+    }
+}
+
+fn offsets(batch: &proto::EventBatch) -> Vec<i64> {
+    batch.events.iter().map(|event| event.offset).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_has_a_heartbeat_each_interval() {
+    let fixture = Fixture::new(2, 1 << 20);
+    let interval = prost_types::Duration { seconds: 5, nanos: 0 };
+    let subscription = Subscription { heartbeat_interval: Some(interval), ..Default::default() };
+    let mut reader = fixture.subscribe(subscription).await;
+    assert!(matches!(next(&mut reader).await.1, Response::Opened(_)));
+    assert!(matches!(next(&mut reader).await.1, Response::CaughtUp(_)));
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let (cursor, response) = next(&mut reader).await;
+        let Response::Heartbeat(heartbeat) = response else { panic!("{response:?}") };
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        assert_eq!(heartbeat.lag, 0);
+        assert!(heartbeat.server_time.is_some());
+        Cursor::decode(&cursor).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn intervals_are_brought_into_their_range() {
+    for (asked, given) in [(0, 1), (1, 1), (60, 60), (100_000, 60)] {
+        let fixture = Fixture::new(1, 1 << 20);
+        let interval = prost_types::Duration { seconds: asked, nanos: 0 };
+        let subscription =
+            Subscription { heartbeat_interval: Some(interval), ..Default::default() };
+        let mut reader = fixture.subscribe(subscription).await;
+        next(&mut reader).await;
+        next(&mut reader).await;
+        let begun = Instant::now();
+        next(&mut reader).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(given), "asked for {asked} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_moves_over_what_the_filter_passes_over() {
+    let fixture = Fixture::new(2, 1 << 20);
+    let filter = proto::EventFilter { player_ids: vec!["nobody".into()], ..Default::default() };
+    let subscription = Subscription { filter: Some(filter), ..Default::default() };
+    let mut reader = fixture.subscribe(subscription).await;
+    next(&mut reader).await;
+    next(&mut reader).await;
+    for _ in 0..10 {
+        fixture.push(0, "alice");
+    }
+    fixture.push(1, "bob");
+    fixture.tail_at_end().await;
+    let (cursor, response) = next(&mut reader).await;
+    assert!(matches!(response, Response::Heartbeat(_)), "{response:?}");
+    assert_eq!(Cursor::decode(&cursor).unwrap().position, vec![10, 1].into());
+}
+
+#[tokio::test]
+async fn who_falls_out_of_the_ring_is_told_and_misses_nothing() {
+    let fixture = Fixture::new(1, 1);
+    fixture.feed.live().wait_for(|live| *live).await.unwrap();
+    let mut reader = fixture.subscribe(Subscription::default()).await;
+    next(&mut reader).await;
+    next(&mut reader).await;
+    // The first event makes the reader live; it is then not polled while more come.
+    fixture.push(0, "alice");
+    let (_, response) = next(&mut reader).await;
+    assert!(matches!(response, Response::Batch(_)), "{response:?}");
+    for _ in 0..5 {
+        fixture.push(0, "alice");
+        fixture.tail_at_end().await;
+    }
+    assert!(matches!(next(&mut reader).await.1, Response::FellBehind(_)));
+    let mut seen = Vec::new();
+    loop {
+        match next(&mut reader).await.1 {
+            Response::Batch(batch) => seen.extend(offsets(&batch)),
+            Response::CaughtUp(caught_up) => {
+                assert_eq!(caught_up.end_offsets[0].offset, 6);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_event_is_a_gap_and_the_feed_goes_on() {
+    for live in [false, true] {
+        let fixture = Fixture::new(1, 1 << 20);
+        let write = || {
+            fixture.push(0, "alice");
+            fixture.log.push(0, &b"\xff\xff"[..]);
+            fixture.push(0, "bob");
+        };
+        if !live {
+            write();
+        }
+        let mut reader = fixture.subscribe(earliest()).await;
+        assert!(matches!(next(&mut reader).await.1, Response::Opened(_)));
+        if live {
+            assert!(matches!(next(&mut reader).await.1, Response::CaughtUp(_)));
+            write();
+        }
+        let (_, Response::Batch(before)) = next(&mut reader).await else { panic!("live: {live}") };
+        assert_eq!(offsets(&before), [0]);
+        let (cursor, Response::Gap(gap)) = next(&mut reader).await else { panic!("live: {live}") };
+        assert_eq!(gap.reason(), proto::GapReason::Undecodable);
+        assert_eq!((gap.partition, gap.missed_records), (0, 1));
+        let (_, Response::Batch(behind)) = next(&mut reader).await else { panic!("live: {live}") };
+        assert_eq!(offsets(&behind), [2]);
+        // Who resumes from the gap is not told of it again.
+        let mut resumed = fixture.subscribe(after(&cursor)).await;
+        next(&mut resumed).await;
+        let (_, Response::Batch(rest)) = next(&mut resumed).await else { panic!("live: {live}") };
+        assert_eq!(offsets(&rest), [2]);
+    }
+}
+
+#[tokio::test]
+async fn what_retention_removes_ahead_of_a_reader_is_a_gap_with_its_size() {
+    let fixture = Fixture::idle(1, 1 << 20);
+    for _ in 0..10 {
+        fixture.push(0, "alice");
+    }
+    let mut reader = fixture.subscribe(earliest()).await;
+    assert!(matches!(next(&mut reader).await.1, Response::Opened(_)));
+    fixture.log.trim(0, 7);
+    fixture.start_tail();
+    let (cursor, Response::Gap(gap)) = next(&mut reader).await else { panic!("not a gap") };
+    assert_eq!(gap.reason(), proto::GapReason::Retention);
+    assert_eq!(gap.missed_records, 7);
+    assert_eq!(Cursor::decode(&cursor).unwrap().position, vec![7].into());
+    let (_, Response::Batch(batch)) = next(&mut reader).await else { panic!("not a batch") };
+    assert_eq!(offsets(&batch), [7, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_ahead_of_the_log_is_refused_only_after_a_second_look() {
+    let fixture = Fixture::new(1, 1 << 20);
+    fixture.push(0, "alice");
+    let ahead = Cursor {
+        epoch: fixture.log.id(),
+        position: vec![2].into(),
+        time: Timestamp::from_millis(0),
+    };
+    let begun = Instant::now();
+    let refused = fixture.lane.subscribe(&CALLER, after(&ahead.encode())).await;
+    assert!(matches!(refused, Err(FeedError::CursorAhead(_))));
+    assert_eq!(begun.elapsed(), AHEAD_SECOND_LOOK);
+
+    // Somebody writes what was missing between the looks.
+    let subscription = after(&ahead.encode());
+    let late = fixture.lane.subscribe(&CALLER, subscription);
+    let write = async {
+        tokio::time::sleep(AHEAD_SECOND_LOOK / 2).await;
+        fixture.push(0, "bob");
+    };
+    let (opened, ()) = tokio::join!(late, write);
+    assert!(opened.is_ok());
+}
+
+#[tokio::test]
+async fn partitions_that_a_cursor_does_not_name_begin_at_their_start() {
+    let fixture = Fixture::new(3, 1 << 20);
+    for partition in 0..3 {
+        fixture.push(partition, "alice");
+        fixture.push(partition, "bob");
+    }
+    fixture.log.trim(2, 1);
+    let old = Cursor {
+        epoch: fixture.log.id(),
+        position: vec![1].into(),
+        time: Timestamp::from_millis(0),
+    };
+    let subscription = Subscription { stop_when_caught_up: true, ..after(&old.encode()) };
+    let mut reader = fixture.subscribe(subscription).await;
+    let mut seen = Vec::new();
+    while let Some(message) = reader.next().await {
+        if let Some(Response::Batch(batch)) = message.unwrap().response {
+            seen.extend(batch.events.iter().map(|event| (event.partition, event.offset)));
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [(0, 1), (1, 0), (1, 1), (2, 1)]);
+}
+
+/// What a test does next.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u32),
+    Read,
+    /// Drop the reader and resume from its newest cursor.
+    Resume,
+    Yield,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..3u32).prop_map(Step::Write),
+        3 => Just(Step::Read),
+        1 => Just(Step::Resume),
+        2 => Just(Step::Yield),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// However writing, reading, resuming and the tail interleave, and whatever the size
+    /// of the ring: each event once, in the order of its partition.
+    #[test]
+    fn each_event_comes_once_and_in_order(
+        steps in steps(),
+        ring_bytes in prop_oneof![Just(1usize), Just(600), Just(1 << 20)],
+        tail_from_the_start in any::<bool>(),
+    ) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let fixture = Fixture::idle(3, ring_bytes);
+            if tail_from_the_start {
+                fixture.start_tail();
+            }
+            let mut written = [0i64; 3];
+            let mut seen = [0i64; 3];
+            let mut reader = fixture.subscribe(earliest()).await;
+            let mut cursor = next(&mut reader).await.0;
+            let take = |seen: &mut [i64; 3], response: &Response| {
+                if let Response::Batch(batch) = response {
+                    for event in &batch.events {
+                        let place = &mut seen[usize::try_from(event.partition).unwrap()];
+                        assert_eq!(event.offset, *place, "in partition {}", event.partition);
+                        *place += 1;
+                    }
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Write(partition) => {
+                        fixture.push(partition, "alice");
+                        written[partition as usize] += 1;
+                    }
+                    // Heartbeats come when there is nothing else, so this always ends.
+                    Step::Read => {
+                        let (newest, response) = next(&mut reader).await;
+                        take(&mut seen, &response);
+                        cursor = newest;
+                    }
+                    Step::Resume => {
+                        reader = fixture.subscribe(after(&cursor)).await;
+                    }
+                    Step::Yield => tokio::task::yield_now().await,
+                }
+            }
+            if !tail_from_the_start {
+                fixture.start_tail();
+            }
+            while seen != written {
+                let (_, response) = next_news(&mut reader).await;
+                take(&mut seen, &response);
+            }
+        });
+    }
+}
