@@ -86,7 +86,7 @@ class Server:
                 raise TimeoutError(f"the server is not ready:\n{self.said()}") from None
             if line is None:
                 raise RuntimeError(f"the server ended before it was ready:\n{self.said()}")
-            if ready := re.search(r"grpc=\"?(http://[\w.:\[\]-]+)", line):
+            if ready := re.search(r"grpc\"?[=:]\"?(http://[\w.:\[\]-]+)", line):
                 return ready[1]
 
     @property

@@ -12,8 +12,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
-
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
 use crate::event_log::local;
@@ -23,7 +21,7 @@ use crate::{commands, feed, grpc};
 /// The flags of `herald serve`, as they were given. Values are texts, so that all of
 /// them are judged together.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Network")]
+#[command(next_help_heading = "Network", allow_hyphen_values = true)]
 pub struct Settings {
     /// Where gRPC and gRPC-web are served; port 0 takes any free one
     #[arg(long, env = "HERALD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
@@ -39,9 +37,17 @@ pub struct Settings {
     pub admin_listen: String,
 
     /// Allow addresses beyond loopback, although nothing is encrypted and nobody is asked who
-    /// they are
-    #[arg(long, env = "HERALD_INSECURE", value_parser = FalseyValueParser::new())]
-    pub insecure: bool,
+    /// they are: "yes" (also without a value) or "no"
+    #[arg(
+        long,
+        env = "HERALD_INSECURE",
+        value_name = "CHOICE",
+        default_value = "no",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes"
+    )]
+    pub insecure: String,
 
     /// Which web pages of other origins may call: "loopback" (pages served from the machine
     /// itself), "none", "any", or origins separated by commas
@@ -52,7 +58,7 @@ pub struct Settings {
     #[arg(long, env = "HERALD_MAX_CONNECTIONS", value_name = "N", default_value = "10000")]
     pub max_connections: String,
 
-    /// Most bytes of a request message
+    /// Most bytes of a request message, 1KiB to 512KiB
     #[arg(long, env = "HERALD_MAX_MESSAGE_BYTES", value_name = "SIZE", default_value = "64KiB")]
     pub max_message_bytes: String,
 
@@ -74,7 +80,7 @@ pub struct Settings {
     )]
     pub data_dir: String,
 
-    /// Over how many partitions players are spread; fixed when a log is made
+    /// Over how many partitions players are spread, 1 to 256; fixed when a log is made
     #[arg(
         long,
         env = "HERALD_KEY_PARTITIONS",
@@ -94,7 +100,8 @@ pub struct Settings {
     )]
     pub retention_age: String,
 
-    /// Remove the oldest events beyond this size, such as "10GiB"; "off" keeps all
+    /// Remove the oldest events beyond this size, such as "10GiB", 4MiB at the least; "off"
+    /// keeps all
     #[arg(
         long,
         env = "HERALD_RETENTION_BYTES",
@@ -104,7 +111,7 @@ pub struct Settings {
     )]
     pub retention_bytes: String,
 
-    /// A TOML file with items and guilds; the built-in catalogue when absent
+    /// A TOML file with items and guilds (see below); the built-in catalogue when absent
     #[arg(long, env = "HERALD_CATALOG", value_name = "FILE", help_heading = "Actions")]
     pub catalog: Option<String>,
 
@@ -182,7 +189,7 @@ pub struct Settings {
     )]
     pub max_subscribers: String,
 
-    /// Most memory for the newest events, which live subscribers share
+    /// Most memory for the newest events, which live subscribers share, up to 64GiB
     #[arg(
         long,
         env = "HERALD_FEED_RING_BYTES",
@@ -274,7 +281,8 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn add(&mut self, flag: &str, problem: impl Display) {
-        self.0.push(format!("--{flag}: {problem}"));
+        let variable = flag.replace('-', "_").to_ascii_uppercase();
+        self.0.push(format!("--{flag} (HERALD_{variable}): {problem}"));
     }
 
     /// A value, or a note of what is wrong with it and something to go on with.
@@ -303,6 +311,15 @@ impl Problems {
 }
 
 impl Settings {
+    /// How lines are to be written, also while other settings are wrong.
+    pub fn format(&self) -> Format {
+        match self.log_format.as_str() {
+            "text" => Format::Text,
+            "json" => Format::Json,
+            _ => auto_format(),
+        }
+    }
+
     /// Checks all settings.
     ///
     /// # Errors
@@ -315,8 +332,17 @@ impl Settings {
             "off" => None,
             text => address("admin-listen", text, &mut p),
         };
+        // What is none of them counts as the first.
+        let words = [("no", false), ("yes", true), ("false", false), ("true", true)];
+        let insecure = choice("insecure", &self.insecure, &words, &mut p);
+        if let (Some(calls), Some(admin)) = (listen, admin_listen)
+            && calls.port() != 0
+            && calls == admin
+        {
+            p.add("admin-listen", "the same address as --listen; choose another port");
+        }
         for (flag, bound) in [("listen", listen), ("admin-listen", admin_listen)] {
-            if bound.is_some_and(|address| !address.ip().is_loopback()) && !self.insecure {
+            if bound.is_some_and(|address| !address.ip().is_loopback()) && !insecure {
                 p.add(
                     flag,
                     "reaches beyond this machine, where nothing is encrypted and nobody is asked \
@@ -376,17 +402,15 @@ impl Settings {
                 }
             })
             .collect();
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
-            p.add("log", error);
+        if tracing_subscriber::EnvFilter::try_new(&self.log).is_err() {
+            let problem = "is no filter such as info, debug or herald=debug,warn";
+            p.add("log", format!("{:?} {problem}", self.log));
         }
-        let on_terminal = std::io::stderr().is_terminal();
-        let auto = if on_terminal { Format::Text } else { Format::Json };
-        let format = choice(
-            "log-format",
-            &self.log_format,
-            &[("auto", auto), ("text", Format::Text), ("json", Format::Json)],
-            &mut p,
-        );
+        if self.data_dir.is_empty() {
+            p.add("data-dir", "is empty; name a folder such as ./herald-data");
+        }
+        let formats = [("auto", auto_format()), ("text", Format::Text), ("json", Format::Json)];
+        let format = choice("log-format", &self.log_format, &formats, &mut p);
         let access_lines =
             choice("access-log", &self.access_log, &[("on", true), ("off", false)], &mut p);
 
@@ -424,9 +448,7 @@ impl Settings {
             catalog,
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
-                ring_bytes: size("feed-ring-bytes", &self.feed_ring_bytes, &mut p)
-                    .and_then(|bytes| usize::try_from(bytes).ok())
-                    .unwrap_or(usize::MAX),
+                ring_bytes: ring_bytes(&self.feed_ring_bytes, &mut p),
             },
             log: local::Options {
                 data_dir: PathBuf::from(&self.data_dir),
@@ -444,7 +466,7 @@ impl Settings {
             },
             telemetry: telemetry::Options {
                 format,
-                colour: on_terminal,
+                colour: std::io::stderr().is_terminal(),
                 filter: self.log.clone(),
                 access_lines,
             },
@@ -452,6 +474,11 @@ impl Settings {
         };
         if p.0.is_empty() { Ok(config) } else { Err(ConfigError(p.0)) }
     }
+}
+
+/// What fits whoever reads stderr.
+fn auto_format() -> Format {
+    if std::io::stderr().is_terminal() { Format::Text } else { Format::Json }
 }
 
 fn unless_off(text: &str) -> Option<&str> {
@@ -512,6 +539,12 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 fn retention_bytes(text: &str, p: &mut Problems) -> u64 {
     let bytes = size("retention-bytes", text, p);
     at_least_and_at_most("retention-bytes", bytes, local::MIN_RETENTION_BYTES, u64::MAX, p)
+}
+
+fn ring_bytes(text: &str, p: &mut Problems) -> usize {
+    let bytes = size("feed-ring-bytes", text, p);
+    let bytes = at_least_and_at_most("feed-ring-bytes", bytes, 1, 64 << 30, p);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// A message has to fit into a record of the log, with its origin.
@@ -587,9 +620,11 @@ mod tests {
             "--log=herald=loud",
             "--log-format=xml",
             "--access-log=1",
+            "--insecure=fasle",
+            "--data-dir=",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 22, "{problems:#?}");
+        assert_eq!(problems.len(), 24, "{problems:#?}");
     }
 
     #[test]
@@ -598,6 +633,24 @@ mod tests {
         assert!(problems[0].contains("--insecure"), "{problems:?}");
         let config = load(&["--listen=0.0.0.0:50051", "--insecure"]).unwrap();
         assert!(!config.grpc.expose_origin);
+    }
+
+    #[test]
+    fn only_a_clear_word_takes_the_protection_away() {
+        for (word, valid) in [("yes", true), ("true", true), ("no", false), ("maybe", false)] {
+            let flags = ["--listen=0.0.0.0:1", &format!("--insecure={word}")];
+            assert_eq!(load(&flags).is_ok(), valid, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_problem_names_the_flag_and_the_variable() {
+        let ConfigError(problems) = load(&["--max-connections", "-3"]).unwrap_err();
+        assert!(problems[0].starts_with("--max-connections (HERALD_MAX_CONNECTIONS): "));
+        let ConfigError(problems) = load(&["--retention-bytes=1x"]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let same = ["--listen=127.0.0.1:7", "--admin-listen=127.0.0.1:7"];
+        assert!(load(&same).is_err());
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub struct Options {
     pub access_lines: bool,
 }
 
+impl Options {
+    /// Enough to say, in JSON, that nothing came about.
+    pub fn for_failures() -> Self {
+        Self { format: Format::Json, colour: false, filter: "info".to_owned(), access_lines: false }
+    }
+}
+
 /// The process's log. Dropping it writes what is queued.
 pub struct Telemetry {
     writer: NonBlocking,

@@ -158,7 +158,8 @@ fn an_interrupt_tells_where_to_go_on() {
     let (_, address) = Script::serve([vec![opened("a"), joined("b", 1, "alice")]]);
     let mut process = tail(address).arg("--json").spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
     let event: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(event["event"]["guildJoined"]["guildId"], "mascots");
     assert_eq!(event["offset"], "1");
@@ -179,4 +180,17 @@ fn a_reader_that_goes_away_is_no_failure() {
     let mut stderr = String::new();
     process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((process.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_quiet_tail_too() {
+    // One event, and then a stream that stays open and says nothing.
+    let (_, address) = Script::serve([vec![opened("a"), joined("b", 1, "alice")]]);
+    let mut process = tail(address).spawn().unwrap();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.contains("alice"), "{line}");
+    drop(stdout);
+    assert_eq!(process.wait().unwrap().code(), Some(0));
 }

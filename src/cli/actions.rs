@@ -52,13 +52,18 @@ impl Write {
         done: &str,
         receipt: Option<&proto::EventReceipt>,
     ) -> anyhow::Result<Exit> {
-        if self.remote.json {
-            output.line(json::canonical(name, response)?)?;
-        } else if let Some(receipt) = receipt {
-            output.line(format_args!("{done}  {}", words::receipt(receipt)))?;
-        } else {
-            output.line(format_args!("valid, nothing was written: {done}"))?;
+        let line = match receipt {
+            _ if self.remote.json => json::canonical(name, response)?,
+            Some(receipt) => format!("{done}  {}", words::receipt(receipt)),
+            None => format!("valid, nothing was written: {done}"),
+        };
+        let shown = output.line(line).and_then(|()| output.flush());
+        if let (Err(_), Some(receipt)) = (&shown, receipt) {
+            // Whoever asks for it again would do it twice.
+            let id = words::printable(&receipt.request_id).into_owned();
+            output.note(&format!("it was written all the same: {done}, request id {id}"));
         }
+        shown?;
         Ok(Exit::Done)
     }
 }
@@ -172,16 +177,18 @@ impl Catalog {
             output.line(json::canonical("GetCatalogResponse", &catalog)?)?;
             return Ok(Exit::Done);
         }
-        for item in &catalog.items {
-            output.line(format_args!(
-                "{}  {}  {}",
-                words::name(&item.item_id),
-                words::money(item.unit_price, &catalog.currency_code),
-                words::printable(&item.display_name)
-            ))?;
+        let rows = catalog.items.iter().map(|item| {
+            let price = words::money(item.unit_price, &catalog.currency_code);
+            (words::name(&item.item_id), price, words::printable(&item.display_name))
+        });
+        let rows: Vec<_> = rows.collect();
+        let ids = rows.iter().map(|(id, ..)| id.chars().count()).max().unwrap_or(0);
+        let prices = rows.iter().map(|(_, price, _)| price.chars().count()).max().unwrap_or(0);
+        for (id, price, name) in rows {
+            output.line(format_args!("{id:<ids$}  {price:>prices$}  {name}"))?;
         }
         if catalog.guilds_open {
-            output.note("any guild can be joined");
+            output.line("any guild can be joined")?;
         }
         for guild in &catalog.guild_ids {
             output.line(format_args!("guild {}", words::name(guild)))?;

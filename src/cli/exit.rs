@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use super::actions::WriteError;
 use super::output;
 use super::words::printable;
-use crate::client::{ClientError, reason};
+use crate::client::{ClientError, Code, reason};
 
 /// The codes, for `--help`.
 pub const HELP: &str = "\
@@ -104,12 +104,11 @@ impl Exit {
 
     fn of_read(error: &ClientError) -> Self {
         match error.reason() {
-            Some(
-                reason::CURSOR_AHEAD
-                | reason::CURSOR_EXPIRED
-                | reason::CURSOR_MALFORMED
-                | reason::FEED_EPOCH_CHANGED,
-            ) => Self::PositionLost,
+            Some(reason::CURSOR_AHEAD | reason::CURSOR_EXPIRED | reason::FEED_EPOCH_CHANGED) => {
+                Self::PositionLost
+            }
+            // Never was a position.
+            Some(reason::CURSOR_MALFORMED) => Self::Usage,
             _ if error.is_callers_own() => Self::Usage,
             _ if error.is_retryable() => Self::Unavailable,
             _ => Self::Failed,
@@ -131,13 +130,25 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
         Exit::Failed if client.reason().is_some() => "refused: ",
         _ => "",
     };
-    let mut lines = vec![format!("{kind}{}", printable(&client.to_string()))];
+    let mut lines = Vec::new();
+    if client.violations().is_empty() {
+        lines.push(format!("{kind}{}", printable(&client.to_string())));
+    } else {
+        // The text of the error is the same as the list.
+        lines.push(format!("{kind}{}", client.reason().unwrap_or("not valid")));
+    }
     for violation in client.violations() {
         lines.push(format!(
             "  {}: {}",
             printable(&violation.field),
             printable(&violation.description)
         ));
+    }
+    if client.reason() == Some(reason::CURSOR_MALFORMED) {
+        lines.push("  --from takes earliest, latest or a cursor".to_owned());
+    }
+    if client.reason().is_none() && client.code() == Code::Unimplemented {
+        lines.push("  is it a Herald server? its admin address is another one".to_owned());
     }
     for name in ["earliest_cursor", "latest_cursor"] {
         if let Some(cursor) = client.metadata().get(name) {
@@ -157,7 +168,7 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::{Code, Status};
+    use tonic::Status;
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     fn error(code: Code, reason: &str, details: ErrorDetails) -> ClientError {
@@ -177,7 +188,7 @@ mod tests {
         let error = write(error(Code::InvalidArgument, reason::VALIDATION_FAILED, details));
         assert_eq!(Exit::of(&error), Exit::Failed);
         let lines = describe(&error);
-        assert_eq!(lines[0], "refused: told by a test (VALIDATION_FAILED)");
+        assert_eq!(lines[0], "refused: VALIDATION_FAILED");
         assert_eq!(lines[1], "  item_id: not \\u{1b}[2Jsold");
         assert_eq!(lines[2], "  quantity: less than 1");
         assert_eq!(lines.len(), 3);

@@ -31,7 +31,7 @@ use crate::config::Settings;
 /// Without a command, or with flags only, it serves: `herald --flag` is
 /// `herald serve --flag`.
 #[derive(Debug, Parser)]
-#[command(name = "herald", version, after_help = exit::HELP, subcommand_required = true)]
+#[command(name = "herald", version, override_usage = "herald [COMMAND]", after_help = exit::HELP, subcommand_required = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -7,9 +7,12 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, Stdout, Write};
+use std::os::fd::AsFd as _;
 
 use anstyle::Style;
 use clap::ValueEnum;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 /// How much is gathered before it is written: a few hundred lines.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -27,10 +30,15 @@ pub enum Color {
 
 /// Stdout takes no more.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write to stdout: {0}")]
+#[error("cannot write to stdout")]
 pub struct StdoutError(#[from] io::Error);
 
 impl StdoutError {
+    /// Nobody reads it any more.
+    pub fn reader_is_gone_now() -> Self {
+        Self(io::ErrorKind::BrokenPipe.into())
+    }
+
     /// Whether nobody reads it any more, which is no failure of ours.
     pub fn reader_is_gone(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
@@ -84,6 +92,21 @@ impl Output {
         // Nobody is left to tell that stderr is gone.
         let _ = writeln!(io::stderr(), "herald: {line}");
     }
+}
+
+/// Waits until nobody reads stdout any more, for a command that may have nothing to write
+/// for long. Never returns where that cannot be told, as for a file.
+pub async fn reader_gone() {
+    // Of a pipe whose reader is gone, the writing end is in the state of an error. It is
+    // only asked for that, so it need not be set to non-blocking, which is what is not
+    // checked here.
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(stdout) = stdout.and_then(pipe::Sender::from_owned_fd_unchecked)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// A text in a style.

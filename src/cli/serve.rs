@@ -1,89 +1,144 @@
 //! `herald serve`: from the settings to the running server and back to an exit code.
 
+use std::path::Path;
+
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Args as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::Exit;
 use super::output::Output;
-use crate::config::Settings;
+use crate::config::{Config, Settings};
 use crate::server::Server;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{self, Format, Telemetry};
+
+/// The variables that other commands read.
+const OTHER_VARIABLES: [&str; 1] = ["HERALD_SERVER"];
+
+/// The number of SIGXFSZ on Linux and the BSDs: sent when a file reaches the size that
+/// the process is allowed. A handler, whatever it does, makes the write fail instead of
+/// ending the process.
+const SIGXFSZ: i32 = 25;
 
 /// Runs the server until SIGTERM or SIGINT. A second signal ends the process at once.
 pub fn run(settings: &Settings, output: &mut Output) -> anyhow::Result<Exit> {
     let config = match settings.load() {
         Ok(config) => config,
         Err(error) => {
-            for problem in error.0 {
-                output.note(&problem);
+            // A collector of JSON lines is to get this too; who asks, reads it.
+            if settings.format() == Format::Json && !settings.check_config {
+                let _telemetry = Telemetry::install(telemetry::Options::for_failures());
+                error.0.iter().for_each(|problem| tracing::error!("{problem}"));
+            } else {
+                error.0.iter().for_each(|problem| output.note(problem));
             }
             return Ok(Exit::Usage);
         }
     };
+    let unknown = unknown_variables();
     if settings.check_config {
+        unknown.iter().for_each(|name| output.note(&format!("warning: {name} is no setting")));
         output.note("the configuration is valid");
         return Ok(Exit::Done);
     }
+    let format = config.telemetry.format;
     let telemetry = Telemetry::install(config.telemetry.clone()).map_err(anyhow::Error::msg)?;
+    unknown.iter().for_each(|name| tracing::warn!("{name} is in the environment and no setting"));
+    match serve(config, &telemetry, format) {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Result<()> {
     // Accepts, tails the log and answers the operator; calls have the lanes' runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let stopped = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    runtime.block_on(async {
+        let (mut asked, mut asked_again) = (Stop::listen()?, Stop::listen()?);
+        let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
         let data_dir = config.log.data_dir.clone();
-        let server = Server::bind(config, Some(&telemetry)).await?;
-        announce(&server, &data_dir);
-        let asked = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        let asked_again = async {
-            // The first one of each has been taken, or is still to come.
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            for _ in 0..2 {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            }
-            anyhow::Ok(())
-        };
+        let server = Server::bind(config, Some(telemetry)).await?;
+        announce(&server, &data_dir, format);
         tokio::select! {
-            stopped = server.run(asked) => Ok(stopped?),
-            again = asked_again => {
-                again?;
+            stopped = server.run(asked.next()) => Ok(stopped?),
+            () = async { asked_again.next().await; asked_again.next().await } => {
                 anyhow::bail!("stopped at once by a second signal")
             }
         }
-    });
-    if stopped.is_ok() {
-        tracing::info!("stopped");
-    }
-    stopped.map(|()| Exit::Done)
+    })
 }
 
-/// Says where everything is.
-fn announce(server: &Server, data_dir: &std::path::Path) {
-    let Some(grpc) = server.address() else { return };
-    let admin =
-        server.admin_address().map_or("off".to_owned(), |address| format!("http://{address}"));
-    tracing::info!(
-        "herald {} is listening: grpc=http://{grpc} admin={admin} data={}",
-        env!("CARGO_PKG_VERSION"),
-        data_dir.display()
-    );
-    tracing::info!("grpcurl: grpcurl -plaintext {grpc} list");
-    tracing::info!(
-        "grpcurl: grpcurl -plaintext -d '{{\"player_id\":\"alice\",\"item_id\":\"sword\"}}' {grpc} \
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Variables that look like settings and are none: slips of the pen, as a rule.
+fn unknown_variables() -> Vec<String> {
+    let command = Settings::augment_args(clap::Command::new("serve"));
+    let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.as_encoded_bytes().starts_with(b"HERALD_"))
+        .filter(|name| !known.contains(&name.as_os_str()))
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))
+        .collect()
+}
+
+/// Says where everything is, and to people how to use it.
+fn announce(server: &Server, data_dir: &Path, format: Format) {
+    let Some(address) = server.address() else { return };
+    let grpc = format!("http://{address}");
+    let admin = server.admin_address().map_or("off".to_owned(), |admin| format!("http://{admin}"));
+    let (version, data) = (env!("CARGO_PKG_VERSION"), data_dir.display());
+    let list = format!("grpcurl -plaintext {address} list");
+    let buy = format!(
+        "grpcurl -plaintext -d '{{\"player_id\":\"alice\",\"item_id\":\"sword\"}}' {address} \
          game.v1.GameService/PurchaseItem"
     );
-    tracing::info!("herald:  herald tail --server http://{grpc} --from earliest");
-    tracing::info!("curl:    curl http://{grpc}/ and curl {admin}/metrics");
-    tracing::info!("browser: gRPC-web clients use http://{grpc} as their base address");
+    let tail = format!("herald tail --server {grpc} --from earliest");
+    let curl = format!("curl {grpc}/");
+    match format {
+        Format::Json => tracing::info!(
+            grpc, admin, %data, version, try_grpcurl = list, try_purchase = buy, try_tail = tail,
+            try_curl = curl, try_browser = grpc, "listening"
+        ),
+        Format::Text => {
+            tracing::info!("herald {version} is listening: grpc={grpc} admin={admin} data={data}");
+            tracing::info!("grpcurl: {list}");
+            tracing::info!("         {buy}");
+            tracing::info!("herald:  {tail}");
+            tracing::info!("curl:    {curl} and curl {admin}/metrics");
+            tracing::info!(
+                "browser: {grpc} in an address bar, or as the base of a gRPC-web client"
+            );
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! reconnects) and the cursor to go on from go to stderr.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
-use super::output::{Color, Output};
+use super::output::{Color, Output, StdoutError, reader_gone};
 use super::remote::{Remote, duration};
 use super::{json, words};
 use crate::client::Client;
@@ -56,7 +57,7 @@ pub struct Tail {
     #[arg(long)]
     include_origin: bool,
     /// How often the server shows that it is there: 1s to 60s; 15s when absent.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = heartbeat)]
     heartbeat: Option<Duration>,
     /// When to use colours.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -129,8 +130,10 @@ impl Tail {
     ) -> anyhow::Result<Exit> {
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
         let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
+        let mut reader_gone = pin!(reader_gone());
         loop {
             let item = tokio::select! {
+                () = &mut reader_gone => return Err(StdoutError::reader_is_gone_now().into()),
                 item = tail.next() => item,
                 _ = interrupted.recv() => return Ok(Exit::Interrupted),
                 _ = terminated.recv() => return Ok(Exit::Terminated),
@@ -174,6 +177,13 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+fn heartbeat(text: &str) -> anyhow::Result<Duration> {
+    let interval = duration(text)?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(60);
+    anyhow::ensure!(range.contains(&interval), "must be from 1s to 60s");
+    Ok(interval)
 }
 
 fn line(delivered: &DeliveredEvent, output: &Output) -> String {

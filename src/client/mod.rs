@@ -13,8 +13,9 @@ pub mod tail;
 use std::future::Future;
 use std::time::Duration;
 
+pub use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 pub use self::backoff::Backoff;
 pub use self::error::{ClientError, Violation, reason};
@@ -88,6 +89,8 @@ impl Client {
                     format!("{endpoint} is no server address, write it like http://host:50051"),
                 )
             })?
+            .user_agent(concat!("herald/", env!("CARGO_PKG_VERSION")))
+            .map_err(|cause| ClientError::local(Code::InvalidArgument, cause.to_string()))?
             .connect_timeout(options.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)

@@ -21,6 +21,10 @@ pub(super) async fn run(shared: &Shared) {
     let mut resume = None;
     loop {
         let error = read(shared, &mut resume, &mut pause).await;
+        if shared.closing.is_cancelled() {
+            // The log goes before the tail; that it cannot be read then is no news.
+            return std::future::pending().await;
+        }
         shared.live.send_if_modified(|live| std::mem::replace(live, false));
         tracing::warn!(%error, "the tail of the log cannot be read; trying again");
         tokio::time::sleep(pause).await;

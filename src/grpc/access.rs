@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -63,33 +63,55 @@ pub struct Metrics {
 }
 
 /// Looked up once a call, so that no label is hashed on the way.
-#[derive(Clone)]
 struct MethodMetrics {
-    calls: [Counter; CODES.len()],
-    duration: Histogram,
+    method: &'static str,
+    family: Family<CallLabels, Counter>,
+    /// Made when first needed, so that only what has happened is listed.
+    calls: [OnceLock<Counter>; CODES.len()],
+    /// None for streams, which last as long as somebody listens.
+    duration: Option<Histogram>,
+}
+
+impl MethodMetrics {
+    fn count(&self, code: usize, duration: Duration) {
+        let (method, code_name) = (self.method, CODES[code]);
+        let new = || self.family.get_or_create(&CallLabels { method, code: code_name }).clone();
+        self.calls[code].get_or_init(new).inc();
+        if let Some(histogram) = &self.duration {
+            histogram.observe(duration.as_secs_f64());
+        }
+    }
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &mut Registry, methods: &[&'static str]) -> Self {
-        let calls = Family::<CallLabels, Counter>::default();
+    pub(super) fn register(
+        registry: &mut Registry,
+        unary: &[&'static str],
+        streaming: &[&'static str],
+    ) -> Self {
+        let family = Family::<CallLabels, Counter>::default();
         let durations = Family::<MethodLabels, Histogram>::new_with_constructor(|| {
             // From 100 µs to about 26 s.
             Histogram::new(exponential_buckets(0.0001, 4.0, 10))
         });
         let registry = registry.sub_registry_with_prefix("grpc");
-        registry.register("calls", "Calls by method and code", calls.clone());
+        registry.register("calls", "Calls by method and code", family.clone());
         registry.register_with_unit(
             "call_duration",
-            "From the headers of the request to the end of the response",
+            "From the headers of a unary call's request to the end of its response",
             Unit::Seconds,
             durations.clone(),
         );
-        let of = |method: &'static str| MethodMetrics {
-            calls: CODES.map(|code| calls.get_or_create(&CallLabels { method, code }).clone()),
-            duration: durations.get_or_create(&MethodLabels { method }).clone(),
+        let of = |method, duration| MethodMetrics {
+            method,
+            family: family.clone(),
+            calls: [const { OnceLock::new() }; CODES.len()],
+            duration,
         };
-        let by_method = methods.iter().map(|method| (*method, of(method))).collect();
-        Self { by_method, other: of(OTHER) }
+        let timed = |method| durations.get_or_create(&MethodLabels { method }).clone();
+        let unary = unary.iter().map(|method| (*method, of(method, Some(timed(method)))));
+        let streaming = streaming.iter().map(|method| (*method, of(method, None)));
+        Self { by_method: unary.chain(streaming).collect(), other: of(OTHER, None) }
     }
 }
 
@@ -149,8 +171,7 @@ impl Drop for Call {
         let Metrics { by_method, other } = &*self.access.metrics;
         let path = self.uri.path();
         let metrics = by_method.get(path).unwrap_or(other);
-        metrics.calls[self.code].inc();
-        metrics.duration.observe(duration.as_secs_f64());
+        metrics.count(self.code, duration);
         self.access.log.record(&AccessLine {
             method: path,
             code: CODES[self.code],

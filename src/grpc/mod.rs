@@ -123,20 +123,20 @@ pub struct Serving {
 
 /// What the transport counts, and shares between runtimes.
 pub fn register_metrics(registry: &mut Registry) -> Arc<Metrics> {
-    Arc::new(Metrics::register(registry, METHODS))
+    Arc::new(Metrics::register(registry, &UNARY_METHODS, &STREAMING_METHODS))
 }
 
 /// The methods that have metrics of their own; others count as "other".
-const METHODS: &[&str] = &[
+const UNARY_METHODS: [&str; 6] = [
     "/game.v1.GameService/StartSession",
     "/game.v1.GameService/PurchaseItem",
     "/game.v1.GameService/JoinGuild",
     "/game.v1.GameService/GetCatalog",
-    "/game.v1.EventFeedService/StreamEvents",
     "/game.v1.EventFeedService/GetFeed",
     "/grpc.health.v1.Health/Check",
-    "/grpc.health.v1.Health/Watch",
 ];
+const STREAMING_METHODS: [&str; 2] =
+    ["/game.v1.EventFeedService/StreamEvents", "/grpc.health.v1.Health/Watch"];
 
 /// Everything that is served over gRPC, for one runtime. Cheap to clone.
 #[derive(Clone)]
@@ -239,6 +239,12 @@ impl Dispatch {
             }
             _ => self.others.clone().call(request.map(Body::new)).await,
         };
-        served.unwrap_or_else(|never: Infallible| match never {})
+        let response = served.unwrap_or_else(|never: Infallible| match never {});
+        // The stubs and the router answer so, and say nothing, when there is no such
+        // method.
+        if status::is_bare_unimplemented(response.headers()) {
+            return status::unknown_method().into_http();
+        }
+        response
     }
 }

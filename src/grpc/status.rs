@@ -2,7 +2,7 @@
 //!
 //! Each status carries one `google.rpc.ErrorInfo` with the domain "herald" and a
 //! stable reason, and what else helps: BadRequest, RetryInfo, cursors that are still
-//! valid. `docs/errors.md` lists them all.
+//! valid. `proto/game.proto` says which call returns which.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -58,6 +58,18 @@ pub(super) fn too_large(bytes: usize, limit: usize) -> Status {
 pub(super) fn stream_deadline() -> Status {
     let message = "the deadline of the stream has come; resume with the newest cursor";
     status(Code::DeadlineExceeded, message, reason("STREAM_DEADLINE"))
+}
+
+/// There is no such method.
+pub(super) fn unknown_method() -> Status {
+    let message = "there is no such method; reflection lists those that there are";
+    status(Code::Unimplemented, message, reason("METHOD_UNKNOWN"))
+}
+
+/// Whether an answer is UNIMPLEMENTED without any details.
+pub(super) fn is_bare_unimplemented(headers: &http::HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code == "12")
+        && !headers.contains_key("grpc-status-details-bin")
 }
 
 fn invalid(violations: Violations) -> Status {
@@ -149,5 +161,106 @@ impl From<FeedError> for Status {
             }
             FeedError::Log(ReadError::Unavailable(_)) => log_unavailable(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::RequestId;
+
+    /// Code, reason, and whether there is a RetryInfo: what clients decide on.
+    fn seen(status: &Status) -> (Code, String, bool) {
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.domain, "herald");
+        assert!(!status.message().is_empty());
+        assert!(status.details().len() < 4096, "details have to fit into the trailers");
+        (status.code(), info.reason.clone(), details.retry_info().is_some())
+    }
+
+    #[test]
+    fn each_error_has_its_code_its_reason_and_a_retry_where_that_helps() {
+        let valid = ValidCursors { earliest: "e".into(), latest: "l".into() };
+        let unavailable = ReadError::Unavailable("x".into());
+        let mut violations = Violations::default();
+        violations.add("player_id", "missing");
+        let not_written = |error| Status::from(CommandError::NotWritten(error));
+        let unknown = CommandError::OutcomeUnknown {
+            event_id: uuid::Uuid::from_u128(1),
+            request_id: RequestId::random(),
+        };
+        for (status, code, reason, retry) in [
+            (malformed("x"), Code::InvalidArgument, "MESSAGE_MALFORMED", false),
+            (too_large(2, 1), Code::ResourceExhausted, "MESSAGE_TOO_LARGE", false),
+            (unknown_method(), Code::Unimplemented, "METHOD_UNKNOWN", false),
+            (stream_deadline(), Code::DeadlineExceeded, "STREAM_DEADLINE", false),
+            (
+                CommandError::Rejected(violations).into(),
+                Code::InvalidArgument,
+                "VALIDATION_FAILED",
+                false,
+            ),
+            (not_written(AppendError::Overloaded), Code::ResourceExhausted, "OVERLOADED", true),
+            (
+                not_written(AppendError::Unavailable("full".into())),
+                Code::Unavailable,
+                "LOG_UNAVAILABLE",
+                true,
+            ),
+            (
+                not_written(AppendError::TooLarge(2_000_000)),
+                Code::ResourceExhausted,
+                "MESSAGE_TOO_LARGE",
+                false,
+            ),
+            (unknown.into(), Code::DeadlineExceeded, "WRITE_OUTCOME_UNKNOWN", false),
+            (
+                FeedError::CursorExpired(valid.clone()).into(),
+                Code::OutOfRange,
+                "CURSOR_EXPIRED",
+                false,
+            ),
+            (FeedError::CursorAhead(valid).into(), Code::OutOfRange, "CURSOR_AHEAD", false),
+            (FeedError::EpochChanged.into(), Code::FailedPrecondition, "FEED_EPOCH_CHANGED", false),
+            (
+                FeedError::Log(ReadError::Replaced).into(),
+                Code::FailedPrecondition,
+                "FEED_EPOCH_CHANGED",
+                false,
+            ),
+            (FeedError::OriginDenied.into(), Code::PermissionDenied, "SCOPE_DENIED", false),
+            (
+                FeedError::SubscriberLimit(1).into(),
+                Code::ResourceExhausted,
+                "SUBSCRIBER_LIMIT",
+                true,
+            ),
+            (FeedError::Log(unavailable).into(), Code::Unavailable, "LOG_UNAVAILABLE", true),
+        ] {
+            assert_eq!(seen(&status), (code, reason.to_owned(), retry));
+        }
+    }
+
+    #[test]
+    fn an_unknown_outcome_names_what_to_retry_with() {
+        let request_id = RequestId::random();
+        let event_id = uuid::Uuid::from_u128(1);
+        let status: Status = CommandError::OutcomeUnknown { event_id, request_id }.into();
+        let details = status.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!(metadata["request_id"], request_id.to_string());
+        assert_eq!(metadata["event_id"], event_id.to_string());
+    }
+
+    #[test]
+    fn twenty_violations_fit_into_the_trailers() {
+        let mut violations = Violations::default();
+        for _ in 0..100 {
+            violations.add("client_context.build_version", "contains a control character, or more");
+        }
+        let status: Status = CommandError::Rejected(violations).into();
+        assert_eq!(status.get_error_details().bad_request().unwrap().field_violations.len(), 20);
+        seen(&status);
     }
 }

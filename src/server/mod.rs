@@ -1,6 +1,6 @@
 //! The running server: what starts after what, and what stops before what.
 //!
-//! Starting: open the log → bind → tail, lanes, admin → ready.
+//! Starting: bind → open the log → lanes → tail, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
 //! flight finish → the log is flushed → the tail stops. At the deadline whatever is
@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -98,6 +99,8 @@ struct Metrics {
 
 impl Metrics {
     fn register(&self, registry: &mut Registry) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What is running", build);
         registry.register("connections", "Connections that are open", self.connections.clone());
         registry.register(
             "refused_connections",
@@ -112,9 +115,10 @@ impl Server {
     /// Opens the log and binds the addresses. Nothing is served before
     /// [`Server::run`].
     pub async fn bind(config: Config, telemetry: Option<&Telemetry>) -> Result<Self, StartError> {
-        let log: Arc<dyn EventLog> = LocalLog::open(config.log)?;
+        // The addresses first: a start that fails on them leaves no folder behind.
         let listener = listen(config.server.listen)?;
         let admin = config.server.admin_listen.map(listen).transpose()?;
+        let log: Arc<dyn EventLog> = LocalLog::open(config.log)?;
 
         let mut registry = Registry::with_prefix("herald");
         let metrics = Metrics::default();

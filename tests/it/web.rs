@@ -113,17 +113,23 @@ async fn only_pages_of_allowed_origins_may_call() {
 async fn health_answers_for_each_service() {
     let server = TestServer::start(&[]).await;
     let mut health = HealthClient::new(server.channel().await);
+    let mut watches = Vec::new();
     for service in ["", "game.v1.GameService", "game.v1.EventFeedService"] {
         let request = HealthCheckRequest { service: service.into() };
         let mut watch = health.watch(request).await.unwrap().into_inner();
         // It may still be starting; the change is told.
-        loop {
-            let status = watch.message().await.unwrap().unwrap().status();
-            if status == ServingStatus::Serving {
-                break;
-            }
-        }
+        while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+        watches.push(watch);
     }
+    // A stop is told before anything else ends.
+    let stopped = async {
+        for watch in &mut watches {
+            while watch.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+        }
+        drop(watches);
+    };
+    let ((result, ..), ()) = tokio::join!(server.stop(), stopped);
+    result.unwrap();
 }
 
 #[tokio::test]

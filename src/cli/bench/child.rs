@@ -113,9 +113,10 @@ fn read_lines(pipe: Box<dyn Read + Send>, told: &SyncSender<Result<String, Vec<S
 }
 
 /// The address in a line such as `listening on http://127.0.0.1:1` or
-/// `... grpc=http://127.0.0.1:1 ...`.
+/// `... grpc=http://127.0.0.1:1 ...` or `..."grpc":"http://127.0.0.1:1"...`.
 fn address_in(line: &str) -> Option<String> {
-    let (_, rest) = line.split_once("grpc=").or_else(|| line.split_once("listening on "))?;
+    let (_, rest) =
+        ["grpc=", "\"grpc\":", "listening on "].iter().find_map(|mark| line.split_once(mark))?;
     let rest = rest.trim_start_matches('"');
     let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | ',' | '\u{1b}'));
     let address = &rest[..end.unwrap_or(rest.len())];

@@ -209,7 +209,8 @@ impl Round {
             calls_per_second: if seconds > 0.0 { count / seconds } else { 0.0 },
             latency_micros,
             server_cpu_micros_per_call: cpu
-                .filter(|_| calls > 0)
+                // Less than a tick of the kernel's clock cannot be told from nothing.
+                .filter(|cpu| calls > 0 && !cpu.is_zero())
                 .map(|cpu| cpu.as_secs_f64() * 1e6 / count),
             acknowledged: tally.acknowledged,
             failed: tally.failed.clone(),

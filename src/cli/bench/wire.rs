@@ -125,9 +125,17 @@ fn check(trailers: &HeaderMap) -> Result<(), Failure> {
                 Ok(code) => format!("{code:?}"),
                 Err(_) => format!("grpc-status {code}"),
             };
-            Err(Failure::Refused { code, message: text("grpc-message").unwrap_or_default() })
+            Err(Failure::Refused {
+                code,
+                message: text("grpc-message").map(decoded).unwrap_or_default(),
+            })
         }
     }
+}
+
+/// The text of a status, which comes percent-encoded.
+fn decoded(text: String) -> String {
+    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 /// The message in a frame; none unless it is exactly one that is not compressed.

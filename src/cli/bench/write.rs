@@ -132,8 +132,10 @@ impl Write {
             report.table(output)?;
         }
         match report.failures() {
-            Some(failures) if self.tolerate_errors => output.note(&printable(&failures)),
-            Some(failures) => anyhow::bail!("calls failed: {failures}"),
+            Some(failures) if self.tolerate_errors => {
+                output.note(&printable(&format!("calls failed, {failures}")))
+            }
+            Some(failures) => anyhow::bail!("calls failed, {failures}"),
             None => {}
         }
         Ok(Exit::Done)

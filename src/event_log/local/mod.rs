@@ -74,7 +74,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be made or used.
-    #[error("cannot use {dir} as data directory ({source}); check the path and its permissions")]
+    #[error("cannot use {dir} as data directory; check the path and its permissions")]
     DataDir {
         /// The folder.
         dir: PathBuf,
