@@ -3,7 +3,8 @@
 `herald bench write` runs its load against a server of its own and, in turn,
 against the echo, a plain tonic handler that does nothing. What counts is the ratio
 of the two in one run: calls per second depend on the machine. The gates apply to
-the full size only, which takes a release build on a quiet machine.
+the full size only, which takes a release build on a quiet machine, and also measures
+the echo on a single-threaded runtime.
 """
 
 import json
@@ -43,6 +44,8 @@ def proof(options):
     command = ["bench", "write", "--spawn", "--echo", "--json", "--rounds", options["rounds"]]
     if options["requests"]:
         command += ["--requests", options["requests"]]
+    else:
+        command += ["--echo-single-thread"]
     report = json.loads(running.herald(*command))
     measured = gates(report)
     return {"gates": measured if options["gates"] else [], "report": report}

@@ -34,3 +34,12 @@ fn the_readme_lists_every_setting() {
     let expected = table();
     assert!(found == expected, "the table in README.md has to be:\n{expected}");
 }
+
+#[test]
+fn the_readmes_catalogue_is_one() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("the catalogue");
+    let (text, _) = rest.split_once("```").expect("its end");
+    let catalog = herald::domain::Catalog::parse(text).unwrap().to_response();
+    assert_eq!((catalog.items.len(), catalog.guild_ids.len()), (2, 2));
+}
