@@ -147,7 +147,7 @@ pub struct Settings {
     )]
     pub record_headers: String,
 
-    /// What is kept of callers' addresses: "full", "truncated" (to /24 or /48) or "off"
+    /// What is kept of callers' addresses, in events and in lines: "full", "truncated" (to /24 or /48) or "off"
     #[arg(
         long,
         env = "HERALD_REMOTE_ADDRESS",
@@ -189,7 +189,7 @@ pub struct Settings {
     )]
     pub max_subscribers: String,
 
-    /// Most memory for the newest events, which live subscribers share, up to 64GiB
+    /// Most bytes of the newest events that are kept in memory for live subscribers, up to 64GiB
     #[arg(
         long,
         env = "HERALD_FEED_RING_BYTES",

@@ -44,6 +44,12 @@ impl Tasks {
         }
     }
 
+    /// An owner of other tasks, stopped apart from this one's, whose unexpected deaths are
+    /// reported here.
+    pub fn child(&self) -> Self {
+        Self { died: self.died.clone(), ..Self::new() }
+    }
+
     /// Runs `work` on the current runtime until it ends or, if `death` is fatal,
     /// until the owner stops.
     pub fn spawn<F>(&self, name: &'static str, death: Death, work: F)
@@ -124,6 +130,13 @@ mod tests {
             });
             assert_eq!(tasks.died().await, "mortal");
         }
+    }
+
+    #[tokio::test]
+    async fn a_death_among_the_tasks_of_a_child_is_reported_to_its_parent() {
+        let parent = Tasks::new();
+        parent.child().spawn("mortal", Death::Fatal, async {});
+        assert_eq!(parent.died().await, "mortal");
     }
 
     #[tokio::test]

@@ -9,6 +9,10 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -58,7 +62,6 @@ impl Options {
 /// The process's log. Dropping it writes what is queued.
 pub struct Telemetry {
     writer: NonBlocking,
-    dropped: ErrorCounter,
     options: Options,
     _guard: WorkerGuard,
 }
@@ -85,7 +88,7 @@ impl Telemetry {
             Format::Json => lines.json().flatten_event(true).try_init(),
         };
         installed.map_err(|e| e.to_string())?;
-        Ok(Self { dropped: writer.error_counter(), writer, options, _guard: guard })
+        Ok(Self { writer, options, _guard: guard })
     }
 
     /// Access lines for one runtime; its owner flushes it now and then.
@@ -101,9 +104,26 @@ impl Telemetry {
         })))
     }
 
-    /// How many writes were left out because stderr was not read.
-    pub fn dropped_writes(&self) -> usize {
-        self.dropped.dropped_lines()
+    /// Counts what was left out because stderr was not read.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Dropped(self.writer.error_counter())));
+    }
+}
+
+/// Reads the queue's own count when asked.
+#[derive(Debug)]
+struct Dropped(ErrorCounter);
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let count = ConstCounter::new(self.0.dropped_lines() as u64);
+        let metric = encoder.encode_descriptor(
+            "dropped_log_writes",
+            "Writes to stderr that were left out because it was not read",
+            None,
+            count.metric_type(),
+        )?;
+        count.encode(metric)
     }
 }
 

@@ -15,6 +15,10 @@ use crate::telemetry::{self, Format, Telemetry};
 /// The variables that other commands read.
 const OTHER_VARIABLES: [&str; 1] = ["HERALD_SERVER"];
 
+/// Files that are open beside those of connections: the log's, the runtimes', the
+/// listeners'.
+const OTHER_FILES: u64 = 256;
+
 /// The number of SIGXFSZ on Linux and the BSDs: sent when a file reaches the size that
 /// the process is allowed. A handler, whatever it does, makes the write fail instead of
 /// ending the process.
@@ -62,6 +66,7 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    raise_file_limit(config.server.max_connections);
     runtime.block_on(async {
         let (mut asked, mut asked_again) = (Stop::listen()?, Stop::listen()?);
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
@@ -75,6 +80,22 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
             }
         }
     })
+}
+
+/// Lets the process open as many files as it is allowed to, and says so when that is too
+/// few for all the connections.
+fn raise_file_limit(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            wanted,
+            "fewer files can be open than --max-connections needs; raise the limit (ulimit -n) \
+             or lower the setting"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// SIGTERM and SIGINT.

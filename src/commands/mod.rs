@@ -32,10 +32,11 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{
-    Caller, Catalog, Envelope, RequestId, Source, Submission, Violations, cloud_event_type,
+    Caller, Catalog, Envelope, PlayerId, Refusal, RequestId, Source, Submission, Violations,
+    cloud_event_type,
 };
 use crate::event_log::{AppendError, Appended, Appender, Attributes, NewRecord, partition_of_key};
-use crate::feed::Feed;
+use crate::feed::{Feed, proto_offset, proto_partition};
 use crate::proto::{self, game_event::Payload};
 
 use rejections::Rejections;
@@ -174,29 +175,13 @@ impl Commands {
         let method = submission.method();
         let request = match submission.parse(&shared.catalog) {
             Ok(request) => request,
-            Err(malformed) => {
-                return Err(self.refuse(
-                    method,
-                    malformed.violations,
-                    malformed.player_id,
-                    malformed.request_id,
-                    source,
-                    malformed.validate_only,
-                ));
-            }
+            Err(refusal) => return Err(self.refuse(method, refusal, source)),
         };
         let event_id = request.event_id();
         let payload = match request.action.decide(event_id, &shared.catalog) {
             Ok(payload) => payload,
             Err(violations) => {
-                return Err(self.refuse(
-                    method,
-                    violations,
-                    Some(request.player_id),
-                    Some(request.request_id),
-                    source,
-                    request.validate_only,
-                ));
+                return Err(self.refuse(method, request.refused(violations), source));
             }
         };
         if request.validate_only {
@@ -252,15 +237,15 @@ impl Commands {
             cursor: self.shared.feed.cursor_behind(appended),
             accept_time: Some(accept_time.into()),
             replayed: false,
-            partition: i32::try_from(appended.partition).unwrap_or(i32::MAX),
-            offset: i64::try_from(appended.offset).unwrap_or(i64::MAX),
+            partition: proto_partition(appended.partition),
+            offset: proto_offset(appended.offset),
         }
     }
 
     /// Hands an event to the log.
     fn append(
         &self,
-        player_id: Option<crate::domain::PlayerId>,
+        player_id: Option<PlayerId>,
         source: Source,
         draft: Draft,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
@@ -288,37 +273,35 @@ impl Commands {
     }
 
     /// Makes the answer to a refused action, and a note of it in the log.
-    fn refuse(
-        &self,
-        method: &'static str,
-        violations: Violations,
-        player_id: Option<crate::domain::PlayerId>,
-        request_id: Option<RequestId>,
-        source: Source,
-        validate_only: bool,
-    ) -> CommandError {
+    fn refuse(&self, method: &'static str, refusal: Refusal, source: Source) -> CommandError {
         let shared = &*self.shared;
         shared.metrics.rejected.inc();
         let now = shared.clock.now();
-        if !validate_only && shared.rejections.allow(now) {
+        if !refusal.validate_only && shared.rejections.allow(now) {
             shared.metrics.rejections_recorded.inc();
             let rejected = proto::RequestRejected {
                 method: method.to_owned(),
-                violations: violations.clone().into_vec(),
+                violations: refusal.violations.clone().into_vec(),
             };
             let draft = Draft {
-                event_id: Uuid::now_v7(),
-                request_id,
-                // Not checked as a whole, so not kept.
-                client_context: None,
+                event_id: random_id(now),
+                request_id: refusal.request_id,
+                client_context: refusal.client_context,
                 accept_time: now,
                 payload: Payload::RequestRejected(rejected),
             };
             // Handed over at once; nobody waits for what becomes of it.
-            drop(self.append(player_id, source, draft));
+            drop(self.append(refusal.player_id, source, draft));
         }
-        CommandError::Rejected(violations)
+        CommandError::Rejected(refusal.violations)
     }
+}
+
+/// A version 7 UUID: random, and in the order of time.
+fn random_id(now: Timestamp) -> Uuid {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos))
 }
 
 /// What an event is made of beside its player and its source.

@@ -94,15 +94,17 @@ submission!(PurchaseItemRequest, "PurchaseItem", |r| Fields::PurchaseItem {
 });
 submission!(JoinGuildRequest, "JoinGuild", |r| Fields::JoinGuild { guild_id: r.guild_id });
 
-/// An action whose shape is wrong: what can be told and recorded of it.
+/// An action that is refused: what can be told and recorded of it.
 #[derive(Debug)]
-pub struct Malformed {
-    /// Everything that is wrong, also by the catalogue.
+pub struct Refusal {
+    /// Everything that is wrong.
     pub violations: Violations,
     /// Who wanted to act, when that much could be read.
     pub player_id: Option<PlayerId>,
     /// The caller's name for it, when there was a valid one.
     pub request_id: Option<RequestId>,
+    /// What the client said of itself, when that was checked.
+    pub client_context: Option<proto::ClientContext>,
     /// Whether it was only to be checked.
     pub validate_only: bool,
 }
@@ -115,7 +117,8 @@ impl Submission {
 
     /// Checks the shape. When it is wrong, the catalogue's violations are reported
     /// together with the shape's, so that a caller can mend all at once.
-    pub fn parse(self, catalog: &Catalog) -> Result<Request, Malformed> {
+    #[allow(clippy::result_large_err, reason = "what is refused is as large as what is not")]
+    pub fn parse(self, catalog: &Catalog) -> Result<Request, Refusal> {
         let mut violations = Violations::default();
         let request_id = match self.request_id.as_str() {
             "" => Some(None),
@@ -140,10 +143,11 @@ impl Submission {
                 if let Some(action) = action {
                     action.check_rules(catalog, &mut violations);
                 }
-                Err(Malformed {
+                Err(Refusal {
                     violations,
                     player_id,
                     request_id: request_id.flatten(),
+                    client_context: None,
                     validate_only: self.validate_only,
                 })
             }
@@ -200,6 +204,17 @@ fn check_context(context: &proto::ClientContext, violations: &mut Violations) {
 }
 
 impl Request {
+    /// The refusal of this request, for these reasons.
+    pub fn refused(self, violations: Violations) -> Refusal {
+        Refusal {
+            violations,
+            player_id: Some(self.player_id),
+            request_id: Some(self.request_id),
+            client_context: self.client_context,
+            validate_only: self.validate_only,
+        }
+    }
+
     /// The id of the event that this request describes; the same for every retry.
     pub fn event_id(&self) -> Uuid {
         event::event_id(
@@ -309,8 +324,8 @@ mod tests {
     }
 
     fn violations(submission: Submission) -> Vec<(String, String)> {
-        let malformed = submission.parse(&Catalog::built_in()).unwrap_err();
-        malformed.violations.into_vec().into_iter().map(|v| (v.field, v.description)).collect()
+        let refusal = submission.parse(&Catalog::built_in()).unwrap_err();
+        refusal.violations.into_vec().into_iter().map(|v| (v.field, v.description)).collect()
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod ids;
 mod origin;
 mod violation;
 
-pub use action::{Action, Request, Submission};
+pub use action::{Action, Refusal, Request, Submission};
 pub use caller::Caller;
 pub use catalog::{Catalog, CatalogError, MAX_CATALOG_ENTRIES};
 pub use event::{

@@ -28,21 +28,28 @@ const DEFAULT_HEADERS: [&str; 10] = [
     "x-request-id",
 ];
 
-/// Headers that are never kept, whatever a list says: they hold credentials.
-const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
-
-/// Parts of names that give away a credential under a name of somebody's own.
-const CREDENTIAL_PARTS: [&str; 9] = [
+/// Parts of the names of headers that are never kept, whatever a list says: they hold
+/// credentials, the usual ones (`authorization`, `cookie`) and those under a name of
+/// somebody's own.
+const CREDENTIAL_PARTS: [&str; 14] = [
+    "access-key",
     "api-key",
     "apikey",
-    "auth-key",
+    "auth",
+    "cookie",
     "credential",
     "jwt",
-    "password",
+    "passphrase",
+    "passw",
+    "private-key",
     "secret",
-    "session-id",
+    "session",
+    "signature",
     "token",
 ];
+
+/// Headers whose values are addresses, kept without their query, where tokens travel.
+const ADDRESSES: [&str; 2] = ["referer", "origin"];
 
 /// Which headers of a call are kept with its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +113,10 @@ impl HeaderPolicy {
             if !self.wants(name) {
                 continue;
             }
-            let Ok(value) = std::str::from_utf8(value) else { continue };
+            let Ok(mut value) = std::str::from_utf8(value) else { continue };
+            if ADDRESSES.contains(&name) {
+                value = value.split(['?', '#']).next().unwrap_or_default();
+            }
             if let Some(known) = kept.get_mut(name) {
                 known.push_str(", ");
                 known.push_str(value);
@@ -133,7 +143,7 @@ impl HeaderPolicy {
 }
 
 fn holds_credentials(name: &str) -> bool {
-    CREDENTIALS.contains(&name) || CREDENTIAL_PARTS.iter().any(|part| name.contains(part))
+    CREDENTIAL_PARTS.iter().any(|part| name.contains(part))
 }
 
 /// Cuts a text at [`MAX_RECORDED_HEADER_BYTES`], between characters.
@@ -243,6 +253,10 @@ mod tests {
             ("cookie", "a=b"),
             ("x-api-key", "k"),
             ("x-csrf-token", "t"),
+            ("x-authorization", "s"),
+            ("x-session", "s"),
+            ("x-access-key", "s"),
+            ("x-amz-signature", "s"),
             ("user-agent", "game/1"),
         ];
         for policy in [HeaderPolicy::All, HeaderPolicy::default()] {
@@ -258,6 +272,13 @@ mod tests {
         let headers = [("x-team", "a"), ("user-agent", "game/1"), ("x-team", "b")];
         assert_eq!(pick(&policy, &headers), [("x-team".into(), "a, b".into())]);
         assert!(pick(&HeaderPolicy::None, &headers).is_empty());
+    }
+
+    #[test]
+    fn an_address_is_kept_without_its_query() {
+        let headers = [("referer", "https://a.example/p?access_token=s#t")];
+        let kept = pick(&HeaderPolicy::default(), &headers);
+        assert_eq!(kept, [("referer".into(), "https://a.example/p".into())]);
     }
 
     #[test]

@@ -29,11 +29,6 @@ impl Violations {
         parsed.map_err(|description| self.add(field, description)).ok()
     }
 
-    /// Whether a field is named already.
-    pub fn contains(&self, field: &str) -> bool {
-        self.0.iter().any(|violation| violation.field == field)
-    }
-
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -154,6 +154,9 @@ pub enum ReadError {
     /// It cannot be reached, or cannot be read. Worth another try later.
     #[error("the log cannot be read: {0}")]
     Unavailable(Arc<str>),
+    /// Records are missing that have to be there. Trying again does not help.
+    #[error("the log is damaged: {0}")]
+    Damaged(Arc<str>),
     /// It is no longer the log with this identity; positions in it mean nothing.
     #[error("the log was replaced by another one")]
     Replaced,
@@ -248,7 +251,8 @@ pub trait EventLog: Send + Sync + 'static {
 /// Reads the log from a position on.
 pub trait LogReader: Send {
     /// Waits until there is something behind the reader's position, and returns it.
-    /// Dropping the future loses nothing: the next call returns the same again.
+    /// Dropping the future loses nothing: the next call returns the same again, also
+    /// when it brings other limits.
     fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>>;
 
     /// Where the next read begins.

@@ -139,7 +139,9 @@ impl Hub {
     /// Empties the ring and begins again at `position`.
     pub fn restart(&self, position: Position) {
         let mut ring = self.ring();
-        ring.first += ring.batches.len() as u64;
+        // One more than there were: whoever waits for the next batch has to look for its
+        // place anew, as the next one need not follow on the last.
+        ring.first += ring.batches.len() as u64 + 1;
         ring.batches.clear();
         ring.bytes = 0;
         ring.open = true;
@@ -257,16 +259,16 @@ mod tests {
         let hub = Hub::new(1 << 20);
         assert_eq!(join(&hub, &[5, 5]), None, "the tail has not begun");
         hub.restart(vec![5, 5].into());
-        assert_eq!(join(&hub, &[5, 5]), Some(0));
-        assert_eq!(join(&hub, &[9, 9]), Some(0), "ahead of the tail");
+        assert_eq!(join(&hub, &[5, 5]), Some(1));
+        assert_eq!(join(&hub, &[9, 9]), Some(1), "ahead of the tail");
         assert_eq!(join(&hub, &[5, 4]), None, "behind the ring in one partition");
         hub.publish(batch(&[5, 5], &[6, 5], 10));
         hub.publish(batch(&[6, 5], &[6, 7], 10));
-        assert_eq!(join(&hub, &[5, 5]), Some(0));
-        assert_eq!(join(&hub, &[6, 5]), Some(1));
-        assert_eq!(join(&hub, &[6, 6]), Some(1), "in the middle of a batch");
-        assert_eq!(join(&hub, &[5, 7]), Some(0), "ahead in one, behind in the other");
-        assert_eq!(join(&hub, &[6, 7]), Some(2));
+        assert_eq!(join(&hub, &[5, 5]), Some(1));
+        assert_eq!(join(&hub, &[6, 5]), Some(2));
+        assert_eq!(join(&hub, &[6, 6]), Some(2), "in the middle of a batch");
+        assert_eq!(join(&hub, &[5, 7]), Some(1), "ahead in one, behind in the other");
+        assert_eq!(join(&hub, &[6, 7]), Some(3));
     }
 
     #[test]
@@ -277,10 +279,21 @@ mod tests {
             hub.publish(batch(&[i], &[i + 1], 4000));
         }
         assert!(matches!(hub.find(0, LIMITS), Found::Gone));
-        assert!(matches!(hub.find(10, LIMITS), Found::Nothing));
+        assert!(matches!(hub.find(11, LIMITS), Found::Nothing));
         assert_eq!(join(&hub, &[0]), None);
         let Some(next) = join(&hub, &[9]) else { panic!("the newest batch must be there") };
-        assert!(matches!(hub.find(next, LIMITS), Found::Batches(found, 10) if found.len() == 1));
+        assert!(matches!(hub.find(next, LIMITS), Found::Batches(found, 11) if found.len() == 1));
+    }
+
+    #[test]
+    fn after_a_restart_everybody_looks_for_its_place_anew() {
+        let hub = Hub::new(1 << 20);
+        hub.restart(vec![5].into());
+        let Some(next) = join(&hub, &[5]) else { panic!("it is at the end") };
+        hub.restart(vec![9].into());
+        hub.publish(batch(&[9], &[10], 10));
+        assert!(matches!(hub.find(next, LIMITS), Found::Gone));
+        assert_eq!(join(&hub, &[5]), None);
     }
 
     #[test]
@@ -288,6 +301,6 @@ mod tests {
         let hub = Hub::new(10);
         hub.restart(vec![0].into());
         hub.publish(batch(&[0], &[1], 4000));
-        assert!(matches!(hub.find(0, LIMITS), Found::Batches(..)));
+        assert!(matches!(hub.find(1, LIMITS), Found::Batches(..)));
     }
 }

@@ -424,12 +424,12 @@ fn check(subscription: &Subscription) -> Result<(Filter, Duration, Option<u64>),
 }
 
 /// A partition as messages carry it. Logs have far fewer than 2^31.
-fn proto_partition(partition: u32) -> i32 {
+pub(crate) fn proto_partition(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
 /// An offset as messages carry it. Offsets stay far below 2^63.
-fn proto_offset(offset: u64) -> i64 {
+pub(crate) fn proto_offset(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
 }
 

@@ -24,11 +24,12 @@ use crate::event_log::{LogReader, Position, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
-pub const MAX_BATCH_EVENTS: usize = 1_000;
+pub const MAX_BATCH_EVENTS: usize = 250;
 
-/// The most bytes of records in one message, unless a single one is larger: far
-/// enough below the 4 MiB that clients accept by default.
-pub const MAX_BATCH_BYTES: usize = 1 << 20;
+/// The most bytes of records in one message, unless a single one is larger. A subscriber
+/// that does not read keeps one such message waiting, so this bounds what it costs: 64 KiB
+/// of records, about as much again once they are decoded, and the send buffer.
+pub const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// How much is read from the log at once. What is read at once fits into one message.
 pub(super) const READ_LIMITS: ReadLimits =
@@ -64,9 +65,9 @@ pub struct Reader {
     time: Timestamp,
     /// The end of the log that has not been reached yet.
     target: Option<Position>,
-    /// Messages that are due, each with the position behind it. Filled by one step at
-    /// a time, and so bounded by what one step reads.
-    due: VecDeque<(Position, Response)>,
+    /// Messages that are due, each with the cursor behind it. Filled by one step at a time,
+    /// and so bounded by what one step reads.
+    due: VecDeque<(String, Response)>,
     delivered: u64,
     last_message: Instant,
 }
@@ -98,9 +99,8 @@ impl Reader {
     /// was closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<proto::StreamEventsResponse, FeedError>> {
         loop {
-            if let Some((position, response)) = self.due.pop_front() {
+            if let Some((cursor, response)) = self.due.pop_front() {
                 self.last_message = Instant::now();
-                let cursor = self.setup.feed.shared.cursor(&position, self.time);
                 return Some(Ok(proto::StreamEventsResponse { cursor, response: Some(response) }));
             }
             if self.is_done() {
@@ -170,7 +170,7 @@ impl Reader {
             read = log.next(READ_LIMITS) => read?,
             // There is nothing to read when the tail itself has only just reached the
             // end; then the ring can be joined.
-            _ = self.setup.published.changed() => return Ok(()),
+            Ok(()) = self.setup.published.changed() => return Ok(()),
             () = shared.closing.cancelled() => return Ok(()),
             () = tokio::time::sleep_until(next_heartbeat) => return Ok(()),
         };
@@ -322,6 +322,7 @@ impl Reader {
 
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
-        self.due.push_back((self.position.clone(), response));
+        let cursor = self.setup.feed.shared.cursor(&self.position, self.time);
+        self.due.push_back((cursor, response));
     }
 }

@@ -34,27 +34,27 @@ pub(super) async fn run(shared: &Shared) {
 
 /// Reads on from `resume`, or from near the end, until that fails.
 async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Duration) -> ReadError {
-    let from = match resume {
-        Some(position) => position.clone(),
-        None => match shared.log.bounds().await {
-            Err(error) => return error,
-            Ok(bounds) => bounds
-                .end
-                .iter()
-                .map(|(partition, end)| {
-                    end.saturating_sub(HEAD_START).max(bounds.start.get(partition))
-                })
-                .collect(),
-        },
+    let bounds = match shared.log.bounds().await {
+        Err(error) => return error,
+        Ok(bounds) => bounds,
     };
+    let near_the_end = || {
+        let ends = bounds.end.iter();
+        ends.map(|(partition, end)| end.saturating_sub(HEAD_START).max(bounds.start.get(partition)))
+            .collect::<Position>()
+    };
+    let from = resume.clone().unwrap_or_else(near_the_end);
     let mut reader = match shared.log.open_reader(from.clone()).await {
         Err(error) => return error,
         Ok(reader) => reader,
     };
+    // What there is has to be read before it counts as live.
+    let nothing_to_read = from.covers(&bounds.end);
     if resume.is_none() {
-        shared.hub.restart(from);
+        shared.hub.restart(from.clone());
+        *resume = Some(from);
     }
-    shared.live.send_replace(true);
+    shared.live.send_if_modified(|live| nothing_to_read && !std::mem::replace(live, true));
     loop {
         let before = reader.position().clone();
         match reader.next(READ_LIMITS).await {
@@ -64,6 +64,7 @@ async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Durati
                 let batch = Batch::new(before, read);
                 *resume = Some(batch.after.clone());
                 shared.hub.publish(batch);
+                shared.live.send_if_modified(|live| !std::mem::replace(live, true));
             }
         }
     }

@@ -36,7 +36,13 @@ impl EventFeedService for EventFeed {
     ) -> Result<Response<Messages>, Status> {
         let deadline = request::answer_by(request.metadata());
         let caller = request::caller(&self.options);
-        let reader = self.feed.subscribe(&caller, request.into_inner()).await?;
+        let subscribing = self.feed.subscribe(&caller, request.into_inner());
+        let reader = match deadline {
+            None => subscribing.await?,
+            Some(deadline) => timeout_at(deadline, subscribing)
+                .await
+                .map_err(|_elapsed| status::stream_deadline())??,
+        };
         Ok(Response::new(messages(reader, deadline)))
     }
 

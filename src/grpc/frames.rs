@@ -6,15 +6,21 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
-use tonic::Status;
+use tokio::time::{Sleep, sleep};
+use tonic::{Code, Status};
 
 use super::status;
 
 /// Flag (1 byte) and length (4 bytes, big endian).
 const HEADER_BYTES: usize = 5;
+
+/// How long a request's message may keep the server waiting: what has come of it is kept
+/// in memory meanwhile, and a caller who is there at all is far quicker.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lets through a request that holds exactly one uncompressed message of at most
 /// `max_bytes`; the body of any other fails with the status to answer.
@@ -28,6 +34,7 @@ pub(super) fn check<B>(
         header: [0; HEADER_BYTES],
         seen: 0,
         ended: false,
+        patience: None,
     })
 }
 
@@ -39,6 +46,8 @@ pub(super) struct OneMessage<B> {
     /// Bytes of the body so far.
     seen: usize,
     ended: bool,
+    /// Begins with the first wait; most messages come with their headers.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> OneMessage<B> {
@@ -98,7 +107,12 @@ where
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = std::task::ready!(self.inner.as_mut().poll_frame(cx));
+        let Poll::Ready(polled) = self.inner.as_mut().poll_frame(cx) else {
+            let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
+            std::task::ready!(patience.as_mut().poll(cx));
+            self.ended = true;
+            return Poll::Ready(Some(Err(status::malformed("the rest of it did not come"))));
+        };
         let checked = match &polled {
             Some(Ok(frame)) => frame.data_ref().map_or(Ok(()), |data| self.look_at(data)),
             Some(Err(_)) => Ok(()),
@@ -106,16 +120,23 @@ where
         };
         self.ended = polled.is_none() || checked.is_err();
         Poll::Ready(match checked {
-            Ok(()) => polled.map(|frame| frame.map_err(|error| Status::from_error(error.into()))),
+            Ok(()) => {
+                polled.map(|frame| frame.map_err(|error| broken(Status::from_error(error.into()))))
+            }
             Err(status) => Some(Err(status)),
         })
     }
 }
 
+/// What could not be read at all, such as gRPC-web in text that is no base64, is the
+/// caller's fault too.
+fn broken(status: Status) -> Status {
+    if status.code() == Code::Internal { status::malformed(status.message()) } else { status }
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
-    use tonic::Code;
     use tonic::body::Body;
 
     use super::*;
@@ -157,5 +178,18 @@ mod tests {
             assert_eq!(status.code(), code, "{chunks:?}");
             assert!(status.message().contains(words), "{chunks:?}: {}", status.message());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_never_comes_whole_is_not_waited_for_for_ever() {
+        let begin = futures_util::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(
+            b"\0\0\0\0\x03a",
+        )))]);
+        let stalled = futures_util::StreamExt::chain(begin, futures_util::stream::pending());
+        let request = check(http::Request::new(StreamBody::new(stalled)), 3);
+        let begun = tokio::time::Instant::now();
+        let Err(status) = request.into_body().collect().await else { panic!("it never came") };
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(begun.elapsed(), MESSAGE_TIMEOUT);
     }
 }

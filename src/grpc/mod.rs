@@ -18,6 +18,7 @@ mod frames;
 mod game;
 mod request;
 mod status;
+mod stop;
 mod web;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_health::server::HealthReporter;
@@ -81,6 +83,7 @@ pub struct Rooms {
 pub struct Health {
     reporter: HealthReporter,
     service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+    stopping: CancellationToken,
 }
 
 impl Health {
@@ -90,9 +93,14 @@ impl Health {
         let service = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(reporter.clone()),
         );
-        let health = Self { reporter, service };
+        let health = Self { reporter, service, stopping: CancellationToken::new() };
         health.set(Serving { writes: false, feed: false }).await;
         health
+    }
+
+    /// Ends the streams of those who watch, once they have been told what was set.
+    pub fn close(&self) {
+        self.stopping.cancel();
     }
 
     /// Sets what the services answer.
@@ -166,6 +174,7 @@ impl Transport {
     ) -> Result<Self, tonic_reflection::server::Error> {
         let dispatch = Dispatch {
             max_message_bytes: options.max_message_bytes,
+            stopping: health.stopping.clone(),
             // The frames are checked before; the stubs' own limit answers with another
             // code.
             game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
@@ -175,7 +184,7 @@ impl Transport {
                 Arc::clone(&options),
             ))
             .max_decoding_message_size(usize::MAX),
-            others: others(health)?,
+            others: others(health, options.max_message_bytes)?,
         };
         let access = Access::new(metrics, access_log);
         let web = web::Web::new(dispatch.clone(), access.clone(), &options.cors);
@@ -201,23 +210,27 @@ impl Transport {
 }
 
 /// Reflection and health: rarely called, so generic routing will do.
-fn others(health: Health) -> Result<tonic::service::Routes, tonic_reflection::server::Error> {
+fn others(
+    health: Health,
+    max_message_bytes: usize,
+) -> Result<tonic::service::Routes, tonic_reflection::server::Error> {
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(tonic::service::Routes::new(health.service)
-        .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?)
-        .prepare())
+    let health = health.service.max_decoding_message_size(max_message_bytes);
+    let v1 = descriptors().build_v1()?.max_decoding_message_size(max_message_bytes);
+    let v1alpha = descriptors().build_v1alpha()?.max_decoding_message_size(max_message_bytes);
+    Ok(tonic::service::Routes::new(health).add_service(v1).add_service(v1alpha).prepare())
 }
 
 /// Chooses the service of a call by its path.
 #[derive(Clone)]
 struct Dispatch {
     max_message_bytes: usize,
+    stopping: CancellationToken,
     game: GameServiceServer<game::Game>,
     feed: EventFeedServiceServer<feed::EventFeed>,
     others: tonic::service::Routes,
@@ -229,6 +242,13 @@ impl Dispatch {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
+        let encoding = request.headers().get("grpc-encoding");
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            let mut response = status::compressed().into_http();
+            let identity = http::HeaderValue::from_static("identity");
+            response.headers_mut().insert("grpc-accept-encoding", identity);
+            return response;
+        }
         let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
         let served = match service {
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
@@ -237,7 +257,13 @@ impl Dispatch {
             Some((<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, _)) => {
                 self.feed.clone().call(frames::check(request, self.max_message_bytes)).await
             }
-            _ => self.others.clone().call(request.map(Body::new)).await,
+            _ => {
+                let served = self.others.clone().call(request.map(Body::new)).await;
+                // Some of these are streams that would last longer than the server.
+                served.map(|response| {
+                    response.map(|body| Body::new(stop::UntilStopped::new(body, &self.stopping)))
+                })
+            }
         };
         let response = served.unwrap_or_else(|never: Infallible| match never {});
         // The stubs and the router answer so, and say nothing, when there is no such

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 
 use super::Options;
-use crate::domain::{Caller, Source, client_address};
+use crate::domain::{AddressPolicy, Caller, Source, client_address};
 use crate::proto;
 
 /// Who is at the other end of the connection. Put into a request's extensions by the
@@ -22,9 +22,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer at an address.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, text: address.to_string().into() }
+    /// The peer at an address, of which lines show what the policy lets them.
+    pub fn new(address: SocketAddr, policy: AddressPolicy) -> Self {
+        let text = match policy {
+            AddressPolicy::Full => address.to_string(),
+            AddressPolicy::Truncated => policy.apply(address.ip()),
+            AddressPolicy::Off => "-".to_owned(),
+        };
+        Self { address, text: text.into() }
     }
 
     /// Its address and port.

@@ -60,6 +60,16 @@ pub(super) fn stream_deadline() -> Status {
     status(Code::DeadlineExceeded, message, reason("STREAM_DEADLINE"))
 }
 
+fn reason_of_damage() -> ErrorDetails {
+    reason("LOG_DAMAGED")
+}
+
+/// The message is compressed.
+pub(super) fn compressed() -> Status {
+    let message = "compressed messages are not accepted; send them as they are";
+    status(Code::Unimplemented, message, reason("COMPRESSION_UNSUPPORTED"))
+}
+
 /// There is no such method.
 pub(super) fn unknown_method() -> Status {
     let message = "there is no such method; reflection lists those that there are";
@@ -69,6 +79,7 @@ pub(super) fn unknown_method() -> Status {
 /// Whether an answer is UNIMPLEMENTED without any details.
 pub(super) fn is_bare_unimplemented(headers: &http::HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|code| code == "12")
+        && headers.get("grpc-message").is_none_or(|message| message.is_empty())
         && !headers.contains_key("grpc-status-details-bin")
 }
 
@@ -94,7 +105,10 @@ fn not_written(error: &AppendError) -> Status {
             details.set_retry_info(Some(OVERLOADED_RETRY));
             status(Code::ResourceExhausted, message, details)
         }
-        AppendError::Unavailable(_) => log_unavailable(message),
+        AppendError::Unavailable(reason) => {
+            tracing::debug!(%reason, "a write is refused");
+            log_unavailable("the log takes no writes now; nothing was written")
+        }
         AppendError::TooLarge(_) => {
             status(Code::ResourceExhausted, message, reason("MESSAGE_TOO_LARGE"))
         }
@@ -105,7 +119,8 @@ fn not_written(error: &AppendError) -> Status {
     }
 }
 
-fn log_unavailable(message: String) -> Status {
+/// Why it is so is for the operator's eyes: it may name folders and hosts.
+fn log_unavailable(message: &str) -> Status {
     let mut details = reason("LOG_UNAVAILABLE");
     details.set_retry_info(Some(UNAVAILABLE_RETRY));
     status(Code::Unavailable, message, details)
@@ -159,7 +174,15 @@ impl From<FeedError> for Status {
                 details.set_retry_info(Some(UNAVAILABLE_RETRY));
                 status(Code::ResourceExhausted, message, details)
             }
-            FeedError::Log(ReadError::Unavailable(_)) => log_unavailable(message),
+            FeedError::Log(ReadError::Unavailable(reason)) => {
+                tracing::warn!(%reason, "the log cannot be read");
+                log_unavailable("the log cannot be read now")
+            }
+            FeedError::Log(ReadError::Damaged(reason)) => {
+                tracing::error!(%reason, "the log is damaged");
+                let message = "records are missing from the log; its operator has to restore it";
+                status(Code::DataLoss, message, reason_of_damage())
+            }
         }
     }
 }
@@ -237,8 +260,27 @@ mod tests {
                 true,
             ),
             (FeedError::Log(unavailable).into(), Code::Unavailable, "LOG_UNAVAILABLE", true),
+            (
+                FeedError::Log(ReadError::Damaged("x".into())).into(),
+                Code::DataLoss,
+                "LOG_DAMAGED",
+                false,
+            ),
+            (compressed(), Code::Unimplemented, "COMPRESSION_UNSUPPORTED", false),
         ] {
             assert_eq!(seen(&status), (code, reason.to_owned(), retry));
+        }
+    }
+
+    #[test]
+    fn what_is_for_the_operator_stays_with_the_operator() {
+        let path = "free space under /srv/secret";
+        for status in [
+            Status::from(CommandError::NotWritten(AppendError::Unavailable(path.into()))),
+            FeedError::Log(ReadError::Unavailable(path.into())).into(),
+            FeedError::Log(ReadError::Damaged(path.into())).into(),
+        ] {
+            assert!(!format!("{status:?}").contains("/srv"), "{status:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
@@ -64,15 +64,22 @@ impl CorsPolicy {
         }
     }
 
+    /// Whether a page of this origin may call. A page of Herald's own origin is no
+    /// exception: there are none, and a name that is made to lead here would make any page
+    /// one.
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Loopback => is_loopback(origin),
+            Self::None => false,
+            Self::Any => true,
+            Self::List(origins) => origins.contains(origin),
+        }
+    }
+
     fn layer(&self) -> CorsLayer {
-        let origins = match self {
-            Self::None => AllowOrigin::list([]),
-            Self::Any => AllowOrigin::any(),
-            Self::List(origins) => AllowOrigin::list(origins.clone()),
-            Self::Loopback => {
-                AllowOrigin::predicate(|origin: &HeaderValue, _: &Parts| is_loopback(origin))
-            }
-        };
+        let policy = self.clone();
+        let origins =
+            AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| policy.allows(origin));
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([http::Method::POST])
@@ -98,7 +105,10 @@ fn is_loopback(origin: &HeaderValue) -> bool {
 }
 
 /// Whatever is not plain gRPC.
-pub(super) struct Web(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>);
+pub(super) struct Web {
+    service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>,
+    cors: CorsPolicy,
+}
 
 impl Web {
     pub fn new(dispatch: Dispatch, access: Access, cors: &CorsPolicy) -> Self {
@@ -111,11 +121,16 @@ impl Web {
         });
         let service =
             ServiceBuilder::new().layer(cors.layer()).layer(GrpcWebLayer::new()).service(calls);
-        Self(BoxCloneSyncService::new(service))
+        Self { service: BoxCloneSyncService::new(service), cors: cors.clone() }
     }
 
     pub async fn serve(&self, request: http::Request<Body>) -> http::Response<Body> {
-        let served = self.0.clone().call(request).await;
+        if request.headers().get(ORIGIN).is_some_and(|origin| !self.cors.allows(origin)) {
+            let mut refusal = http::Response::new(Body::empty());
+            *refusal.status_mut() = http::StatusCode::FORBIDDEN;
+            return refusal;
+        }
+        let served = self.service.clone().call(request).await;
         served.unwrap_or_else(|never: Infallible| match never {})
     }
 }

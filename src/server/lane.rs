@@ -12,10 +12,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Place, StartError, front};
 use crate::commands::CommandsBuilder;
+use crate::domain::AddressPolicy;
 use crate::event_log::{Appender, EventLog};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Peer, Rooms, Transport};
@@ -26,19 +27,23 @@ use crate::telemetry::{ACCESS_FLUSH_INTERVAL, AccessLog};
 const ARRIVALS: usize = 64;
 
 /// Calls and streams open at once on one connection; a client that wants more opens
-/// another connection or waits.
-const MAX_CONCURRENT_STREAMS: u32 = 2_048;
+/// another connection or waits. Bounds what one connection can make the server hold: so
+/// many requests that have not come whole, so many responses that are not read.
+const MAX_CONCURRENT_STREAMS: u32 = 512;
 
 /// The most bytes of the headers of one request; the answer to more is the status 431,
 /// or, far beyond it, the end of the connection.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
+/// The same for HTTP/1.1, where the buffer holds the beginning of the body too.
+const HTTP1_BUFFER_BYTES: usize = 2 * MAX_HEADER_BYTES as usize;
+
 /// The most bytes buffered for one stream whose reader is slow. hyper's default is
 /// 400 KiB, too much for thousands of them.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How much a client may send unasked: on one stream as much as the largest default
-/// message, on a connection sixteen times that.
+/// How much a client may send before the server has taken it: on one stream as much as
+/// the largest default message, on a connection sixteen times that.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
@@ -47,9 +52,16 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a new connection may take to send its first byte, and an HTTP/1.1 request
-/// the rest of its headers.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new connection may take to show what it speaks, and an HTTP/1.1 request the
+/// rest of its headers.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an HTTP/2 connection begins with. Source: RFC 9113, section 3.4.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The pause before a look for more of a preface that has begun. A client sends it in one
+/// piece, so that hardly anybody ever waits for this.
+const PREFACE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection on its way to a lane.
 pub(super) struct Arrival {
@@ -68,6 +80,8 @@ pub(super) struct Setup {
     pub options: Arc<grpc::Options>,
     pub calls: Arc<grpc::Metrics>,
     pub access_log: AccessLog,
+    /// The lane's own; their deaths are reported to the server.
+    pub tasks: Tasks,
 }
 
 /// A running lane.
@@ -90,7 +104,8 @@ impl Lane {
         let (appender, acks) = Appender::new(Arc::clone(&setup.log));
         let (feed, relay) = setup.feed.lane();
         let rooms = Rooms { commands: setup.commands.on(appender), feed };
-        let access_log = setup.access_log;
+        let (access_log, tasks) = (setup.access_log, setup.tasks);
+        let addresses = setup.options.addresses;
         let transport =
             Transport::build(setup.options, rooms, setup.health, setup.calls, access_log.clone())
                 .map_err(|error| StartError::Reflection(error.to_string()))?;
@@ -98,21 +113,29 @@ impl Lane {
             .name(format!("lane-{}", setup.number))
             .spawn(move || {
                 runtime.block_on(async {
-                    let tasks = Tasks::new();
                     tasks.spawn("acknowledgements", Death::Fatal, acks.run());
                     tasks.spawn("feed relay", Death::Fatal, relay.run());
                     tasks.spawn("access log", Death::Fatal, flush(access_log.clone()));
-                    serve(&tasks, transport, arriving, stopped).await;
+                    serve(&tasks, transport, addresses, arriving, stopped).await;
                     tasks.stop();
-                    access_log.flush();
                 });
                 // Whatever is left on the runtime, the deadline has given up.
                 runtime.shutdown_background();
+                access_log.flush();
                 // The server no longer waits when it is being dropped itself.
                 let _ = end.send(());
             })
             .map_err(StartError::Thread)?;
         Ok(Self { arrivals, stop, ended })
+    }
+
+    /// Hands over a connection, or gives it back when the lane is behind with taking them.
+    pub fn try_send(&self, arrival: Arrival) -> Option<Arrival> {
+        match self.arrivals.try_send(arrival) {
+            Err(mpsc::error::TrySendError::Full(arrival)) => Some(arrival),
+            // When the lane has ended, the connection is closed with it.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+        }
     }
 
     /// Hands over a connection; waits while the lane is behind with taking them.
@@ -141,6 +164,7 @@ async fn flush(log: AccessLog) {
 async fn serve(
     tasks: &Tasks,
     transport: Transport,
+    addresses: AddressPolicy,
     mut arriving: mpsc::Receiver<Arrival>,
     stopped: oneshot::Receiver<Instant>,
 ) {
@@ -151,8 +175,9 @@ async fn serve(
         tokio::select! {
             deadline = &mut stopped => break deadline,
             Some(arrival) = arriving.recv() => {
+                let peer = Peer::new(arrival.peer, addresses);
                 let connection =
-                    connection(arrival, transport.clone(), http.clone(), graceful.watcher());
+                    connection(arrival, peer, transport.clone(), http.clone(), graceful.watcher());
                 tasks.spawn("connection", Death::Expected, connection);
             }
         }
@@ -168,7 +193,10 @@ async fn serve(
 
 fn http() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(FIRST_BYTE_TIMEOUT);
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PREFACE_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
@@ -181,8 +209,24 @@ fn http() -> auto::Builder<TokioExecutor> {
     http
 }
 
+/// Waits until a connection has shown whether it speaks HTTP/2, so that one that never
+/// does is not kept for ever.
+async fn preface(stream: &TcpStream) {
+    let mut seen = [0; HTTP2_PREFACE.len()];
+    loop {
+        match stream.peek(&mut seen).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) if seen[..count] != HTTP2_PREFACE[..count] => return,
+            Ok(count) if count == HTTP2_PREFACE.len() => return,
+            // A further look would show the same at once.
+            Ok(_) => sleep(PREFACE_PAUSE).await,
+        }
+    }
+}
+
 async fn connection(
     arrival: Arrival,
+    whom: Peer,
     transport: Transport,
     http: auto::Builder<TokioExecutor>,
     watcher: Watcher,
@@ -191,10 +235,9 @@ async fn connection(
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Answers are small and each is awaited.
     let _ = stream.set_nodelay(true);
-    if timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut [0])).await.is_err() {
+    if timeout(PREFACE_TIMEOUT, preface(&stream)).await.is_err() {
         return;
     }
-    let whom = Peer::new(peer);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(whom.clone());
         let transport = transport.clone();
@@ -210,4 +253,35 @@ async fn connection(
         tracing::debug!(%peer, %error, "a connection ended with an error");
     }
     drop(place);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair(sent: &[u8]) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn whoever_shows_what_it_speaks_is_let_in() {
+        for sent in [&HTTP2_PREFACE[..], b"POST / HTTP/1.1\r\n", b"\x16\x03\x01", b"PRx"] {
+            let (_client, server) = pair(sent).await;
+            preface(&server).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_preface_that_stays_unfinished_is_not_waited_for_for_ever() {
+        for sent in [&b""[..], b"P", &HTTP2_PREFACE[..23]] {
+            let (_client, server) = pair(sent).await;
+            assert!(timeout(PREFACE_TIMEOUT, preface(&server)).await.is_err(), "{sent:?}");
+        }
+    }
 }

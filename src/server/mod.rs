@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -42,6 +43,9 @@ use lane::{Arrival, Lane};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
+
+/// The part of the time for stopping that is kept for flushing the log.
+const FLUSH_PART: u32 = 5;
 
 /// How long nothing is accepted after accepting has failed, as when the process has no
 /// file descriptor left.
@@ -121,6 +125,9 @@ impl Server {
         let log: Arc<dyn EventLog> = LocalLog::open(config.log)?;
 
         let mut registry = Registry::with_prefix("herald");
+        if let Some(telemetry) = telemetry {
+            telemetry.register(&mut registry);
+        }
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
@@ -133,6 +140,7 @@ impl Server {
         );
         let calls = grpc::register_metrics(&mut registry);
         let health = Health::new().await;
+        let tasks = Tasks::new();
         let grpc_options = Arc::new(config.grpc);
         let lanes = (0..config.server.worker_threads.get())
             .map(|number| {
@@ -145,6 +153,7 @@ impl Server {
                     options: Arc::clone(&grpc_options),
                     calls: Arc::clone(&calls),
                     access_log: telemetry.map(Telemetry::access_log).unwrap_or_default(),
+                    tasks: tasks.child(),
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -158,7 +167,7 @@ impl Server {
             lanes,
             metrics,
             registry: Arc::new(registry),
-            tasks: Tasks::new(),
+            tasks,
         })
     }
 
@@ -208,15 +217,16 @@ impl Server {
 
         tracing::info!("stopping");
         let deadline = Instant::now() + self.options.stop_timeout;
+        // Calls that do not finish must not use up the time of the log.
+        let calls_deadline = deadline - self.options.stop_timeout / FLUSH_PART;
         stopping.send_replace(true);
         let mut not_ready = serving;
         // Ends also when the health task has died, which is why it may be stopping.
         let _ = timeout_at(deadline, not_ready.wait_for(|s| !s.writes && !s.feed)).await;
         self.feed.close();
+        self.health.close();
         drop(self.listener);
-        for lane in self.lanes {
-            lane.stop(deadline).await;
-        }
+        join_all(self.lanes.into_iter().map(|lane| lane.stop(calls_deadline))).await;
         let flushed = timeout_at(deadline, self.log.close()).await.is_ok();
         tasks.stop();
         let _ = timeout_at(deadline, tasks.ended()).await;
@@ -250,15 +260,20 @@ async fn accept(
 ) -> std::convert::Infallible {
     let open = Arc::new(AtomicUsize::new(0));
     let mut next = 0;
+    let mut failing = false;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                // Once for all the failures in a row.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted; trying on");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        failing = false;
         if open.load(Ordering::Relaxed) >= options.max_connections {
             metrics.refused.inc();
             tracing::debug!(%peer, "a connection is closed because too many are open");
@@ -267,8 +282,16 @@ async fn accept(
         // From here on the lane's runtime owns it.
         let Ok(stream) = stream.into_std() else { continue };
         let place = Place::new(Arc::clone(&open), metrics.connections.clone());
-        lanes[next % lanes.len()].send(Arrival { stream, peer, place }).await;
-        next += 1;
+        let mut arrival = Some(Arrival { stream, peer, place });
+        // A lane that is behind is passed over.
+        for _ in 0..lanes.len() {
+            next = (next + 1) % lanes.len();
+            let Some(waiting) = arrival.take() else { break };
+            arrival = lanes[next].try_send(waiting);
+        }
+        if let Some(arrival) = arrival {
+            lanes[next].send(arrival).await;
+        }
     }
 }
 

@@ -246,6 +246,22 @@ async fn a_stop_tells_subscribers_and_they_can_resume() {
 }
 
 #[tokio::test]
+async fn a_subscriber_that_does_not_read_holds_up_neither_stop_nor_flush() {
+    let server = TestServer::start(&["--stop-timeout=2s"]).await;
+    buy(&server, 10, 200).await;
+    // A window so small that the replay fills it.
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address));
+    let channel = channel.unwrap().initial_stream_window_size(1_000).connect().await.unwrap();
+    let mut feed =
+        herald::client::stubs::event_feed_service_client::EventFeedServiceClient::new(channel);
+    let request = StreamEventsRequest { start: EARLIEST, ..Default::default() };
+    let unread = feed.stream_events(request).await.unwrap();
+    let (result, ..) = server.stop().await;
+    result.expect("the log is flushed all the same");
+    drop(unread);
+}
+
+#[tokio::test]
 async fn the_deadline_of_a_stream_ends_it_with_a_reason() {
     let server = TestServer::start(&[]).await;
     let mut request = tonic::Request::new(StreamEventsRequest::default());

@@ -282,3 +282,71 @@ async fn a_method_that_does_not_exist_is_told_with_a_reason() {
         assert_eq!(reason(&status), "METHOD_UNKNOWN", "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_compressed_call_is_told_what_is_accepted() {
+    let server = TestServer::start(&[]).await;
+    let mut request = Request::new(herald::proto::GetCatalogRequest {});
+    request.metadata_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+    let status = server.game().await.get_catalog(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(reason(&status), "COMPRESSION_UNSUPPORTED");
+    assert_eq!(status.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+}
+
+/// A call whose message never comes whole; the server has seen it when this returns.
+async fn held_call(channel: &Channel) -> impl Future<Output = bool> + use<> {
+    use tower::Service as _;
+    let begin = Ok::<_, Status>(http_body::Frame::data(Bytes::from_static(b"\0\0\0\0\x20a")));
+    let never = futures_util::stream::pending();
+    let body = futures_util::StreamExt::chain(futures_util::stream::iter([begin]), never);
+    let request = http::Request::post("/game.v1.GameService/PurchaseItem")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(http_body_util::StreamBody::new(body)))
+        .unwrap();
+    let mut sender = channel.clone();
+    std::future::poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
+    let call = sender.call(request);
+    // What is sent later on the same connection is seen later.
+    assert_unharmed(channel).await;
+    async move { call.await.is_ok() }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_held_up_does_not_hold_up_the_others() {
+    for held_first in [true, false] {
+        let server = TestServer::start(&["--stop-timeout=2s", "--worker-threads=2"]).await;
+        // Connections are dealt to the lanes in turn.
+        let (held, other) = if held_first {
+            let held = server.channel().await;
+            (held, tokio::net::TcpStream::connect(server.address).await.unwrap())
+        } else {
+            let other = tokio::net::TcpStream::connect(server.address).await.unwrap();
+            (server.channel().await, other)
+        };
+        let call = held_call(&held).await;
+        let idle = idle_http1(other).await;
+        let ended = std::sync::Mutex::new(Vec::new());
+        let ((result, ..), (), ()) = tokio::join!(
+            server.stop(),
+            async {
+                idle.await;
+                ended.lock().unwrap().push("idle");
+            },
+            async {
+                assert!(!call.await, "it can only be cut off");
+                ended.lock().unwrap().push("held");
+            }
+        );
+        result.expect("the log is flushed all the same");
+        assert_eq!(*ended.lock().unwrap(), ["idle", "held"], "held first: {held_first}");
+    }
+}
+
+/// A connection that has been answered and stays open; ends when the server closes it.
+async fn idle_http1(mut stream: tokio::net::TcpStream) -> impl Future<Output = ()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+    async move { while stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {} }
+}

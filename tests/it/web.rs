@@ -106,6 +106,7 @@ async fn only_pages_of_allowed_origins_may_call() {
     assert!(allowed.contains("access-control-allow-origin: http://localhost:5173"), "{allowed}");
     assert!(allowed.contains("authorization"), "{allowed}");
     let stranger = ask("https://evil.example").await;
+    assert!(stranger.starts_with("http/1.1 403"), "{stranger}");
     assert!(!stranger.contains("access-control-allow-origin"), "{stranger}");
 }
 

@@ -32,7 +32,12 @@ impl DataDir {
             .open(path.join(LOCK_FILE))
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
+            Ok(()) => {
+                // Made here, and not by SQLite, so that it is its owner's alone in a folder
+                // that is open to others; the files that SQLite puts beside it follow.
+                private_file(&path.join(DATABASE_FILE)).map_err(failed)?;
+                Ok(Self { path: path.to_path_buf(), _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: path.to_path_buf() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -70,6 +75,15 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(()) => sync_dir(parent),
     }
+}
+
+/// Makes a file for its owner alone, where there is none.
+fn private_file(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// A folder for its owner alone, as events hold what is private of their callers.

@@ -76,7 +76,7 @@ impl ReadPool {
         };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(ReadFailure::Damaged(reason))) => Err(ReadError::Unavailable(reason.into())),
+            Ok(Err(ReadFailure::Damaged(reason))) => Err(ReadError::Damaged(reason.into())),
             Ok(Err(ReadFailure::Sql(error))) => {
                 let dir = self.path.parent().unwrap_or(&self.path);
                 Err(ReadError::Unavailable(explain(&error, dir).into()))
@@ -193,6 +193,10 @@ pub(super) struct LocalReader {
     /// The partition that is read first next time, so that each is in its turn,
     /// however small the limits.
     turn: Partition,
+    /// A read under way. Kept apart from the future that awaits it, so that who drops
+    /// that one and asks again finds the read where it was, and not at the end of the
+    /// queue for a connection.
+    pending: Option<BoxFuture<'static, Result<ReadBatch, ReadError>>>,
 }
 
 impl LocalReader {
@@ -200,17 +204,31 @@ impl LocalReader {
         for partition in 0..shared.partitions {
             from.set(partition, from.get(partition));
         }
-        Self { bounds: shared.bounds.clone(), shared, position: from, turn: 0 }
+        Self { bounds: shared.bounds.clone(), shared, position: from, turn: 0, pending: None }
     }
 
     async fn read_next(&mut self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
         loop {
-            // Marked as seen before it is read: what comes meanwhile wakes us.
-            let bounds = self.bounds.borrow_and_update().clone();
-            let batch = self.read(&bounds, limits).await?;
+            let pending = match &mut self.pending {
+                Some(pending) => pending,
+                None => {
+                    // Marked as seen before it is read: what comes meanwhile wakes us.
+                    let bounds = self.bounds.borrow_and_update().clone();
+                    let view = View {
+                        shared: Arc::clone(&self.shared),
+                        bounds,
+                        position: self.position.clone(),
+                        turn: self.turn,
+                    };
+                    self.pending.insert(view.read(limits).boxed())
+                }
+            };
+            let read = pending.await;
+            self.pending = None;
+            let batch = read?;
             if !batch.records.is_empty() || !batch.trimmed.is_empty() {
-                // The only change, and nothing is awaited behind it: a future that
-                // was dropped has changed nothing.
+                // Nothing is awaited behind this: a future that was dropped has not moved
+                // the position.
                 self.position = batch.position.clone();
                 self.turn = (self.turn + 1) % self.shared.partitions;
                 return Ok(batch);
@@ -220,11 +238,21 @@ impl LocalReader {
             }
         }
     }
+}
 
-    async fn read(&self, bounds: &Bounds, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
+/// What one read starts from.
+struct View {
+    shared: Arc<Shared>,
+    bounds: Bounds,
+    position: Position,
+    turn: Partition,
+}
+
+impl View {
+    async fn read(self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
         let mut position = self.position.clone();
         let mut trimmed = Vec::new();
-        let wants = self.wants(bounds, &mut position, &mut trimmed);
+        let wants = self.wants(&mut position, &mut trimmed);
         let mut gather = Gather::new(limits);
         let missing = read_cache(&self.shared.cache, wants, &mut gather);
         if !missing.is_empty() {
@@ -248,12 +276,8 @@ impl LocalReader {
     /// What is to be read, in order: the partition whose turn it is, then the rest by
     /// how little it is behind, so that what one leaves of its share goes to those
     /// that need more.
-    fn wants(
-        &self,
-        bounds: &Bounds,
-        position: &mut Position,
-        trimmed: &mut Vec<Trimmed>,
-    ) -> Vec<Want> {
+    fn wants(&self, position: &mut Position, trimmed: &mut Vec<Trimmed>) -> Vec<Want> {
+        let bounds = &self.bounds;
         let mut wants = Vec::new();
         for (partition, end) in bounds.end.iter() {
             let (from, start) = (position.get(partition), bounds.start.get(partition));
