@@ -282,14 +282,13 @@ async fn accept(
         // From here on the lane's runtime owns it.
         let Ok(stream) = stream.into_std() else { continue };
         let place = Place::new(Arc::clone(&open), metrics.connections.clone());
-        let mut arrival = Some(Arrival { stream, peer, place });
-        // A lane that is behind is passed over.
-        for _ in 0..lanes.len() {
-            next = (next + 1) % lanes.len();
-            let Some(waiting) = arrival.take() else { break };
-            arrival = lanes[next].try_send(waiting);
-        }
-        if let Some(arrival) = arrival {
+        next = (next + 1) % lanes.len();
+        // A lane that is behind with taking them is passed over.
+        let in_turn = lanes[next..].iter().chain(&lanes[..next]);
+        let dealt = in_turn.fold(Some(Arrival { stream, peer, place }), |left, lane| {
+            left.and_then(|arrival| lane.try_send(arrival))
+        });
+        if let Some(arrival) = dealt {
             lanes[next].send(arrival).await;
         }
     }
