@@ -284,11 +284,10 @@ async fn accept(
         let place = Place::new(Arc::clone(&open), metrics.connections.clone());
         next = (next + 1) % lanes.len();
         // A lane that is behind with taking them is passed over.
-        let in_turn = lanes[next..].iter().chain(&lanes[..next]);
-        let dealt = in_turn.fold(Some(Arrival { stream, peer, place }), |left, lane| {
-            left.and_then(|arrival| lane.try_send(arrival))
-        });
-        if let Some(arrival) = dealt {
+        let mut in_turn = lanes[next..].iter().chain(&lanes[..next]);
+        let arrival = Arrival { stream, peer, place };
+        let left = in_turn.try_fold(arrival, |arrival, lane| lane.try_send(arrival));
+        if let Some(arrival) = left {
             lanes[next].send(arrival).await;
         }
     }
