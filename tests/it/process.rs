@@ -296,3 +296,25 @@ fn a_wrong_configuration_is_told_whole_and_nothing_is_opened() {
     let right = Command::new(binary()).args(["serve", "--check-config"]).output().unwrap();
     assert!(right.status.success(), "{right:?}");
 }
+
+#[test]
+fn what_is_stored_is_its_owners_alone_also_in_an_open_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Process::start(dir.path(), &[]);
+    let bought = server.herald(&["purchase", "--player", "alice", "--item", "sword"]);
+    assert!(bought.status.success(), "{bought:?}");
+    let mut checked = 0;
+    for file in std::fs::read_dir(&data).unwrap() {
+        let file = file.unwrap();
+        if file.file_name().to_string_lossy().contains("sqlite") {
+            let mode = file.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.path().display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "the database and its write-ahead file");
+}
