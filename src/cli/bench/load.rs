@@ -138,18 +138,18 @@ async fn run_over(
 
     if let Length::Time { warmup, .. } = load.length {
         start_calls();
-        shared.watch(&calls, Some(warmup), bar, "warming up").await;
+        shared.watch(&calls, Until::Time(warmup), bar, "warming up").await;
     }
     let cpu_before = cpu()?;
     lock(&shared.tally).start();
     let started = Instant::now();
     match load.length {
         Length::Time { measured, .. } => {
-            shared.watch(&calls, Some(measured), bar, "measuring").await;
+            shared.watch(&calls, Until::Time(measured), bar, "measuring").await;
         }
         Length::Calls(_) => {
             start_calls();
-            shared.watch(&calls, None, bar, "measuring").await;
+            shared.watch(&calls, Until::Calls, bar, "measuring").await;
         }
     }
     let measured = lock(&shared.tally).stop();
@@ -161,7 +161,7 @@ async fn run_over(
     };
 
     shared.stop.store(true, Ordering::Relaxed);
-    shared.watch(&calls, None, bar, "waiting for the last answers").await;
+    shared.watch(&calls, Until::Ended, bar, "waiting for the last answers").await;
     drivers.stop();
     timeout(CUT_LIMIT, calls.ended()).await.context("calls that do not end")?;
     if let Some(receipts) = &shared.receipts {
@@ -171,18 +171,34 @@ async fn run_over(
     Ok(Round::new(&tally, measured, time, cpu_used))
 }
 
+/// What a round waits for.
+#[derive(Clone, Copy)]
+enum Until {
+    /// This time to be over.
+    Time(Duration),
+    /// All the calls that were asked for.
+    Calls,
+    /// The calls that are under way.
+    Ended,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
     /// Shows the progress until the time is over, all calls have ended, or nothing
     /// was answered for too long.
-    async fn watch(
-        &self,
-        calls: &Tasks,
-        time: Option<Duration>,
-        bar: &ProgressBar,
-        what: &'static str,
-    ) {
-        bar.set_message(what);
+    async fn watch(&self, calls: &Tasks, until: Until, bar: &ProgressBar, what: &'static str) {
         let started = Instant::now();
+        let before = lock(&self.tally).over();
+        let time = match until {
+            Until::Time(time) => Some(time),
+            Until::Calls | Until::Ended => None,
+        };
+        if let Some(time) = time {
+            bar.set_length(millis(time));
+        }
         let mut newest = (0, started);
         let mut ended = pin!(calls.ended());
         while time.is_none_or(|time| started.elapsed() < time) {
@@ -192,7 +208,14 @@ impl Shared {
                 () = &mut ended => return,
             }
             let over = lock(&self.tally).over();
-            bar.set_position(over);
+            match until {
+                Until::Time(_) => bar.set_position(millis(started.elapsed())),
+                Until::Calls => bar.set_position(over),
+                Until::Ended => {}
+            }
+            #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let rate = (over - before) as f64 / started.elapsed().as_secs_f64().max(0.001);
+            bar.set_message(format!("{what}, {over} calls, {rate:.0}/s"));
             if over != newest.0 {
                 newest = (over, Instant::now());
             } else if newest.1.elapsed() > SILENCE_LIMIT {

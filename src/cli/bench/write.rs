@@ -223,10 +223,11 @@ fn address(text: &str) -> anyhow::Result<Uri> {
     })
 }
 
-/// A line of progress on stderr, if that is a terminal.
+/// A bar on stderr, if that is a terminal.
 fn progress(requests: Option<u64>) -> ProgressBar {
-    let bar = requests.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    let template = "{prefix}  {human_pos} calls  {per_sec}  {msg}";
+    // Without a number of calls the length is the time, which comes with each phase.
+    let bar = ProgressBar::new(requests.unwrap_or(1));
+    let template = "{prefix}  [{bar:30}]  {msg}";
     // It cannot fail, the template is known; a bar without a style will do.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
