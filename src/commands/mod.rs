@@ -191,7 +191,7 @@ impl Commands {
         let accept_time = shared.clock.now();
         let request_id = request.request_id;
         let appended = self.append(
-            Some(request.player_id.clone()),
+            Some(request.player_id),
             source,
             Draft {
                 event_id,

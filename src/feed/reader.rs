@@ -137,10 +137,14 @@ impl Reader {
         }
     }
 
+    /// Whether as many events as were asked for have been delivered.
+    fn has_enough(&self) -> bool {
+        self.setup.max_events.is_some_and(|max| self.delivered >= max)
+    }
+
     /// Whether everything that was asked for has been delivered.
     fn is_done(&self) -> bool {
-        self.setup.max_events.is_some_and(|max| self.delivered >= max)
-            || (self.setup.stop_when_caught_up && self.target.is_none())
+        self.has_enough() || (self.setup.stop_when_caught_up && self.target.is_none())
     }
 
     fn open(&mut self) {
@@ -219,11 +223,15 @@ impl Reader {
     /// Moves the position over a batch. What is wanted goes to `events`, which are
     /// flushed before anything else is said.
     fn deliver(&mut self, batch: &Batch, events: &mut Vec<proto::DeliveredEvent>) {
+        if self.has_enough() {
+            // In an earlier batch; what is left of that one must not be passed over.
+            return;
+        }
         for trimmed in &batch.trimmed {
             self.pass_trimmed(*trimmed, events);
         }
         for record in &batch.records {
-            if self.setup.max_events.is_some_and(|max| self.delivered >= max) {
+            if self.has_enough() {
                 return;
             }
             let Record { partition, offset, .. } = record.record;

@@ -233,6 +233,27 @@ async fn what_retention_removes_ahead_of_a_reader_is_a_gap_with_its_size() {
     assert_eq!(offsets(&batch), [7, 8, 9]);
 }
 
+#[tokio::test]
+async fn who_has_enough_is_not_moved_over_what_follows() {
+    let fixture = Fixture::new(1, 1 << 20);
+    fixture.feed.live().wait_for(|live| *live).await.unwrap();
+    let subscription = Subscription { max_events: 1, ..Default::default() };
+    let mut reader = fixture.subscribe(subscription).await;
+    fixture.push(0, "alice");
+    fixture.push(0, "alice");
+    fixture.tail_at_end().await;
+    // The tail itself misses a record before its next batch.
+    fixture.push(0, "alice");
+    fixture.push(0, "alice");
+    fixture.log.trim(0, 3);
+    fixture.tail_at_end().await;
+    let mut newest = String::new();
+    while let Some(message) = reader.next().await {
+        newest = message.unwrap().cursor;
+    }
+    assert_eq!(Cursor::decode(&newest).unwrap().position, vec![1].into());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cursor_ahead_of_the_log_is_refused_only_after_a_second_look() {
     let fixture = Fixture::new(1, 1 << 20);

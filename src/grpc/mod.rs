@@ -9,7 +9,8 @@
 //! 4. the generated stubs decode with Herald's own [`codec`];
 //! 5. [`game`] and [`feed`] translate between messages and rooms.
 //!
-//! [`status`] is the only place that knows gRPC's codes.
+//! [`stop`] ends health's and reflection's streams when the server stops, as nobody else
+//! does. [`status`] is the only place that knows gRPC's codes.
 
 mod access;
 pub mod codec;

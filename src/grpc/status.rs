@@ -60,10 +60,6 @@ pub(super) fn stream_deadline() -> Status {
     status(Code::DeadlineExceeded, message, reason("STREAM_DEADLINE"))
 }
 
-fn reason_of_damage() -> ErrorDetails {
-    reason("LOG_DAMAGED")
-}
-
 /// The message is compressed.
 pub(super) fn compressed() -> Status {
     let message = "compressed messages are not accepted; send them as they are";
@@ -174,14 +170,14 @@ impl From<FeedError> for Status {
                 details.set_retry_info(Some(UNAVAILABLE_RETRY));
                 status(Code::ResourceExhausted, message, details)
             }
-            FeedError::Log(ReadError::Unavailable(reason)) => {
-                tracing::warn!(%reason, "the log cannot be read");
+            FeedError::Log(ReadError::Unavailable(why)) => {
+                tracing::warn!(%why, "the log cannot be read");
                 log_unavailable("the log cannot be read now")
             }
-            FeedError::Log(ReadError::Damaged(reason)) => {
-                tracing::error!(%reason, "the log is damaged");
+            FeedError::Log(ReadError::Damaged(why)) => {
+                tracing::error!(%why, "the log is damaged");
                 let message = "records are missing from the log; its operator has to restore it";
-                status(Code::DataLoss, message, reason_of_damage())
+                status(Code::DataLoss, message, reason("LOG_DAMAGED"))
             }
         }
     }
