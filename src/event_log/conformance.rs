@@ -12,8 +12,9 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{
-    AppendError, Appended, Appender, Attributes, EventLog, Health, LogReader, MAX_RECORD_BYTES,
-    NewRecord, Offset, Partition, Position, ReadBatch, ReadLimits, Record, Trimmed,
+    AppendError, Appended, Appender, Attributes, EventLog, Health, LogId, LogReader,
+    MAX_RECORD_BYTES, NewRecord, Offset, Partition, Position, ReadBatch, ReadError, ReadLimits,
+    Record, Trimmed,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::tasks::{Death, Tasks};
@@ -124,8 +125,14 @@ pub(crate) fn record(partition: Partition, value: &[u8]) -> NewRecord {
     }
 }
 
+/// The identity of a log.
+pub(crate) async fn id<L: EventLog + ?Sized>(log: &Arc<L>) -> LogId {
+    log.bounds().await.expect("the log is well").log
+}
+
 pub(crate) async fn reader(log: &Arc<dyn EventLog>, from: Position) -> Box<dyn LogReader> {
-    log.open_reader(from).await.expect("the log is well")
+    let id = id(log).await;
+    log.open_reader(id, from).await.expect("the log is well")
 }
 
 pub(crate) async fn next(reader: &mut Box<dyn LogReader>, limits: ReadLimits) -> ReadBatch {
@@ -166,7 +173,7 @@ pub(crate) async fn what_is_acknowledged_is_read_back_bit_for_bit<H: Harness>() 
     for (offset, (key, value)) in (0..).zip(cases) {
         let (key, value) = (key.map(Bytes::from), Bytes::from(value));
         let new = NewRecord { key: key.clone(), value: value.clone(), ..record(0, b"") };
-        let Appended { partition, offset: at, append_time } =
+        let Appended { partition, offset: at, append_time, .. } =
             writing.appender.append(new).await.expect("the log is well");
         assert_eq!((partition, at), (0, offset));
         expected.push(Record { partition, offset, append_time, key, value });
@@ -394,7 +401,7 @@ pub(crate) async fn a_time_leads_to_its_first_record<H: Harness>() {
         for time in [first - 1, first, first + 1, first + 10, last, last + 1] {
             let time = Timestamp::from_millis(time);
             let expected = times.iter().position(|&at| at >= time).unwrap_or(times.len()).max(5);
-            let position = log.position_at(time).await.expect("the log is well");
+            let position = log.position_at(id(&log).await, time).await.expect("the log is well");
             assert_eq!(position, Position::from(vec![expected as u64, 0]), "{time:?}");
         }
         drop(log);
@@ -463,10 +470,19 @@ pub(crate) async fn a_partition_trimmed_empty_keeps_its_offsets<H: Harness>() {
 
 pub(crate) async fn the_identity_stays_and_is_the_logs_own<H: Harness>() {
     let mut harness = H::create(1).await;
-    let id = harness.log().id();
+    let first = id(&harness.log()).await;
+    let writing = Writing::to(harness.log());
+    assert_eq!(writing.append(0, b"x").await.log, first);
+    writing.end().await;
     harness.reopen().await;
-    assert_eq!(harness.log().id(), id);
-    assert_ne!(H::create(1).await.log().id(), id);
+    assert_eq!(id(&harness.log()).await, first);
+    let other = H::create(1).await;
+    assert_ne!(id(&other.log()).await, first);
+    // Positions of one log mean nothing in another.
+    let opened = other.log().open_reader(first, Position::default()).await;
+    assert!(matches!(opened, Err(ReadError::Replaced)));
+    let at = other.log().position_at(first, Timestamp::default()).await;
+    assert_eq!(at, Err(ReadError::Replaced));
 }
 
 pub(crate) async fn append_time_never_decreases<H: Harness>() {

@@ -28,13 +28,13 @@ pub(crate) enum Mood {
 
 /// See the module.
 pub(crate) struct MemoryLog {
-    id: LogId,
     shared: Arc<Mutex<Shared>>,
     end: watch::Sender<Position>,
     health: watch::Sender<Health>,
 }
 
 struct Shared {
+    log: LogId,
     partitions: Vec<(Offset, Vec<Record>)>,
     mood: Mood,
     kept_back: Vec<Ack>,
@@ -43,12 +43,12 @@ struct Shared {
 impl MemoryLog {
     pub fn new(partitions: usize) -> Arc<Self> {
         let shared = Shared {
+            log: LogId(Uuid::new_v4()),
             partitions: vec![(0, Vec::new()); partitions],
             mood: Mood::Well,
             kept_back: Vec::new(),
         };
         Arc::new(Self {
-            id: LogId(Uuid::new_v4()),
             shared: Arc::new(Mutex::new(shared)),
             end: watch::Sender::new(Position::zero(partitions)),
             health: watch::Sender::new(Health::Writable),
@@ -75,6 +75,14 @@ impl MemoryLog {
         *start = to;
     }
 
+    /// Puts another log, empty and with as many partitions, in the place of this one.
+    pub fn replace(&self) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.log = LogId(Uuid::new_v4());
+        shared.partitions.iter_mut().for_each(|partition| *partition = (0, Vec::new()));
+        self.publish(&shared);
+    }
+
     /// All values of a partition.
     pub fn values(&self, partition: u32) -> Vec<bytes::Bytes> {
         let shared = self.shared.lock().unwrap();
@@ -98,7 +106,7 @@ impl Shared {
         // A clock of its own that ticks with every record.
         let append_time = Timestamp::from_millis(i64::try_from(offset).unwrap() + 1);
         records.push(Record { partition, offset, append_time, key, value });
-        Appended { partition, offset, append_time }
+        Appended { log: self.log, partition, offset, append_time }
     }
 
     fn start(&self) -> Position {
@@ -111,10 +119,6 @@ impl Shared {
 }
 
 impl EventLog for MemoryLog {
-    fn id(&self) -> LogId {
-        self.id
-    }
-
     fn key_partitions(&self) -> u32 {
         u32::try_from(self.shared.lock().unwrap().partitions.len()).unwrap()
     }
@@ -135,17 +139,25 @@ impl EventLog for MemoryLog {
 
     fn bounds(&self) -> BoxFuture<'_, Result<Bounds, ReadError>> {
         let shared = self.shared.lock().unwrap();
-        let bounds = Bounds { start: shared.start(), end: shared.end() };
+        let bounds = Bounds { log: shared.log, start: shared.start(), end: shared.end() };
         async move { Ok(bounds) }.boxed()
     }
 
-    fn open_reader(&self, from: Position) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
+    fn open_reader(
+        &self,
+        log: LogId,
+        from: Position,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
         let shared = Arc::clone(&self.shared);
-        let reader = Reader { shared, end: self.end.subscribe(), position: from };
+        let reader = Reader { log, shared, end: self.end.subscribe(), position: from };
         async move { Ok(Box::new(reader) as Box<dyn LogReader>) }.boxed()
     }
 
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, ReadError>> {
+    fn position_at(
+        &self,
+        _log: LogId,
+        time: Timestamp,
+    ) -> BoxFuture<'_, Result<Position, ReadError>> {
         let shared = self.shared.lock().unwrap();
         let position = shared.partitions.iter().map(|(start, records)| {
             *start + records.iter().take_while(|record| record.append_time < time).count() as u64
@@ -164,6 +176,7 @@ impl EventLog for MemoryLog {
 }
 
 struct Reader {
+    log: LogId,
     shared: Arc<Mutex<Shared>>,
     end: watch::Receiver<Position>,
     position: Position,
@@ -200,6 +213,9 @@ impl LogReader for Reader {
         async move {
             loop {
                 self.end.mark_unchanged();
+                if self.shared.lock().unwrap().log != self.log {
+                    return Err(ReadError::Replaced);
+                }
                 let batch = self.read(limits);
                 if !batch.records.is_empty() || !batch.trimmed.is_empty() {
                     return Ok(batch);

@@ -2,9 +2,13 @@
 //!
 //! # What it promises
 //!
-//! A log is a fixed identity ([`LogId`]) and one or more partitions, each an
-//! ordered sequence of records with offsets that count upwards from 0. An
-//! offset, once given, never names another record.
+//! A log is an identity ([`LogId`]) and one or more partitions, each an ordered
+//! sequence of records with offsets that count upwards from 0. An offset, once
+//! given, never names another record of the same log.
+//!
+//! A back end serves one log at a time. Where somebody else can put another one in
+//! its place (a topic that is deleted and made anew), the back end notices and goes
+//! on with that; readers of the old one end with [`ReadError::Replaced`].
 //!
 //! * **Durable before acknowledged.** [`EventLog::submit`] returns at once; its
 //!   [`Ack`] is completed only when the record would survive the death of the
@@ -107,6 +111,8 @@ pub struct Attributes {
 /// Where a record was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
+    /// In which log, as far as it was known then.
+    pub log: LogId,
     /// Its partition.
     pub partition: Partition,
     /// Its offset there.
@@ -165,6 +171,8 @@ pub enum ReadError {
 /// The extent of the log at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
+    /// Which log it is.
+    pub log: LogId,
     /// The first record of each partition that is still there (or, where there is
     /// none, the same as the end).
     pub start: Position,
@@ -217,9 +225,6 @@ pub enum Health {
 
 /// A log. See the module for what it promises.
 pub trait EventLog: Send + Sync + 'static {
-    /// The log's identity.
-    fn id(&self) -> LogId;
-
     /// Over how many partitions keys are spread: those from 0 up to this number
     /// take new records. There may be more partitions to read.
     fn key_partitions(&self) -> u32;
@@ -231,13 +236,33 @@ pub trait EventLog: Send + Sync + 'static {
     /// The extent of the log now, as the log itself gives it.
     fn bounds(&self) -> BoxFuture<'_, Result<Bounds, ReadError>>;
 
-    /// Opens a reader at `from`. Partitions that `from` does not name are read from
-    /// their start.
-    fn open_reader(&self, from: Position) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>>;
+    /// Opens a reader of the log `log` at `from`. Partitions that `from` does not name
+    /// are read from their start. [`ReadError::Replaced`] where it is another log now,
+    /// as `from` means nothing there.
+    fn open_reader(
+        &self,
+        log: LogId,
+        from: Position,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>>;
 
-    /// For each partition, the offset of the first record appended at `time` or
-    /// later; the end where there is none.
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, ReadError>>;
+    /// As [`EventLog::open_reader`], for the one reader that follows the end for as long
+    /// as the process runs: it shares nothing with the other readers, and so never waits
+    /// for them.
+    fn open_tail(
+        &self,
+        log: LogId,
+        from: Position,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
+        self.open_reader(log, from)
+    }
+
+    /// For each partition of the log `log`, the offset of the first record appended at
+    /// `time` or later; the end where there is none.
+    fn position_at(
+        &self,
+        log: LogId,
+        time: Timestamp,
+    ) -> BoxFuture<'_, Result<Position, ReadError>>;
 
     /// Whether the log takes writes, and changes of that.
     fn health(&self) -> watch::Receiver<Health>;

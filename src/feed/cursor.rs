@@ -46,6 +46,11 @@ pub enum CursorMalformed {
 }
 
 impl Cursor {
+    /// The text of a place.
+    pub fn of(epoch: LogId, position: &Position, time: Timestamp) -> String {
+        Self { epoch, position: position.clone(), time }.encode()
+    }
+
     /// The text.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(32 + 6 * self.position.len());

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use crate::event_log::{Position, ReadBatch, ReadLimits, Record, Trimmed};
+use crate::event_log::{LogId, Position, ReadBatch, ReadLimits, Record, Trimmed};
 use crate::proto;
 
 /// A record of the log, parsed once for all subscribers, by the first that looks at
@@ -97,10 +97,29 @@ pub(super) enum Found {
     Gone,
 }
 
+/// Where a reader of the log can go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Join {
+    /// With the batch of this number.
+    At(u64),
+    /// Not in the ring: it has to read the log first.
+    Behind,
+    /// The ring holds another log.
+    Replaced,
+}
+
+/// Where the tail is.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// In which log; none before the tail has begun.
+    pub log: Option<LogId>,
+    pub position: Position,
+}
+
 /// The ring and those who wait for it.
 pub(super) struct Hub {
     ring: Mutex<Ring>,
-    end: ArcSwap<Position>,
+    end: ArcSwap<End>,
     lanes: Mutex<Vec<Arc<Notify>>>,
 }
 
@@ -110,8 +129,8 @@ struct Ring {
     first: u64,
     bytes: usize,
     max_bytes: usize,
-    /// Whether the tail has begun: before, nobody can join.
-    open: bool,
+    /// Which log it holds. None until the tail has begun: before, nobody can join.
+    log: Option<LogId>,
     /// Where the tail is.
     end: Position,
 }
@@ -123,7 +142,7 @@ impl Hub {
             first: 0,
             bytes: 0,
             max_bytes,
-            open: false,
+            log: None,
             end: Position::default(),
         };
         Self { ring: Mutex::new(ring), end: ArcSwap::default(), lanes: Mutex::default() }
@@ -136,24 +155,24 @@ impl Hub {
         signal
     }
 
-    /// Empties the ring and begins again at `position`.
-    pub fn restart(&self, position: Position) {
+    /// Empties the ring and begins again at `position` of `log`.
+    pub fn restart(&self, log: LogId, position: Position) {
         let mut ring = self.ring();
         // One more than there were: whoever waits for the next batch has to look for its
         // place anew, as the next one need not follow on the last.
         ring.first += ring.batches.len() as u64 + 1;
         ring.batches.clear();
         ring.bytes = 0;
-        ring.open = true;
+        ring.log = Some(log);
         ring.end = position.clone();
-        self.end.store(Arc::new(position));
+        self.end.store(Arc::new(End { log: ring.log, position }));
         drop(ring);
         self.wake();
     }
 
     /// Adds a batch, drops the oldest ones beyond the bound, wakes the runtimes.
     pub fn publish(&self, batch: Batch) {
-        let after = Arc::new(batch.after.clone());
+        let position = batch.after.clone();
         let mut ring = self.ring();
         ring.bytes += batch.bytes();
         ring.end = batch.after.clone();
@@ -164,30 +183,32 @@ impl Hub {
                 ring.first += 1;
             }
         }
+        self.end.store(Arc::new(End { log: ring.log, position }));
         drop(ring);
-        self.end.store(after);
         self.wake();
     }
 
     /// Where the tail is.
-    pub fn end(&self) -> arc_swap::Guard<Arc<Position>> {
+    pub fn end(&self) -> arc_swap::Guard<Arc<End>> {
         self.end.load()
     }
 
-    /// The number of the batch at which a reader at `position` can join: the last one
-    /// that begins at or before its place. `None` when it has to read the log first.
-    pub fn join(&self, position: &Position) -> Option<u64> {
+    /// The batch at which a reader at `position` of `log` can join: the last one that
+    /// begins at or before its place.
+    pub fn join(&self, log: LogId, position: &Position) -> Join {
         let ring = self.ring();
-        if !ring.open {
-            return None;
+        match ring.log {
+            None => return Join::Behind,
+            Some(held) if held != log => return Join::Replaced,
+            Some(_) => {}
         }
         // Starts never decrease from batch to batch, so those before the place come
         // first.
         let begun = ring.batches.partition_point(|batch| position.covers(&batch.before));
         if begun == ring.batches.len() && position.covers(&ring.end) {
-            return Some(ring.first + begun as u64);
+            return Join::At(ring.first + begun as u64);
         }
-        begun.checked_sub(1).map(|index| ring.first + index as u64)
+        begun.checked_sub(1).map_or(Join::Behind, |index| Join::At(ring.first + index as u64))
     }
 
     /// The batches from number `next` on that are within `limits`, but one at least.
@@ -232,6 +253,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
+    const LOG: LogId = LogId(uuid::Uuid::nil());
     const LIMITS: ReadLimits = ReadLimits { records: 8, bytes: 1 << 20 };
 
     fn batch(before: &[u64], after: &[u64], bytes: usize) -> Batch {
@@ -251,14 +273,18 @@ mod tests {
     }
 
     fn join(hub: &Hub, position: &[u64]) -> Option<u64> {
-        hub.join(&position.to_vec().into())
+        match hub.join(LOG, &position.to_vec().into()) {
+            Join::At(number) => Some(number),
+            Join::Behind => None,
+            Join::Replaced => panic!("it is the same log"),
+        }
     }
 
     #[test]
     fn a_reader_joins_at_the_last_batch_that_begins_before_its_place() {
         let hub = Hub::new(1 << 20);
         assert_eq!(join(&hub, &[5, 5]), None, "the tail has not begun");
-        hub.restart(vec![5, 5].into());
+        hub.restart(LOG, vec![5, 5].into());
         assert_eq!(join(&hub, &[5, 5]), Some(1));
         assert_eq!(join(&hub, &[9, 9]), Some(1), "ahead of the tail");
         assert_eq!(join(&hub, &[5, 4]), None, "behind the ring in one partition");
@@ -274,7 +300,7 @@ mod tests {
     #[test]
     fn the_ring_is_bounded_and_who_falls_out_of_it_is_told() {
         let hub = Hub::new(10_000);
-        hub.restart(vec![0].into());
+        hub.restart(LOG, vec![0].into());
         for i in 0..10 {
             hub.publish(batch(&[i], &[i + 1], 4000));
         }
@@ -288,18 +314,20 @@ mod tests {
     #[test]
     fn after_a_restart_everybody_looks_for_its_place_anew() {
         let hub = Hub::new(1 << 20);
-        hub.restart(vec![5].into());
+        hub.restart(LOG, vec![5].into());
         let Some(next) = join(&hub, &[5]) else { panic!("it is at the end") };
-        hub.restart(vec![9].into());
+        hub.restart(LOG, vec![9].into());
         hub.publish(batch(&[9], &[10], 10));
         assert!(matches!(hub.find(next, LIMITS), Found::Gone));
         assert_eq!(join(&hub, &[5]), None);
+        let other = LogId(uuid::Uuid::max());
+        assert_eq!(hub.join(other, &vec![9].into()), Join::Replaced);
     }
 
     #[test]
     fn a_batch_over_the_bound_is_kept_until_the_next() {
         let hub = Hub::new(10);
-        hub.restart(vec![0].into());
+        hub.restart(LOG, vec![0].into());
         hub.publish(batch(&[0], &[1], 4000));
         assert!(matches!(hub.find(1, LIMITS), Found::Batches(..)));
     }

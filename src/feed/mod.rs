@@ -205,9 +205,12 @@ impl Feed {
     /// The cursor of a receipt: where the tail is, and just behind the event in the
     /// event's own partition.
     pub fn cursor_behind(&self, appended: &Appended) -> String {
-        let mut position = Position::clone(&self.shared.hub.end());
+        let end = self.shared.hub.end();
+        // Where the tail is not in this log (yet), everything in it is still to be read.
+        let mut position =
+            if end.log == Some(appended.log) { end.position.clone() } else { Position::default() };
         position.set(appended.partition, appended.offset + 1);
-        self.shared.cursor(&position, appended.append_time)
+        Cursor::of(appended.log, &position, appended.append_time)
     }
 
     /// The bounds of the feed.
@@ -215,7 +218,7 @@ impl Feed {
         let bounds = self.shared.log.bounds().await?;
         let valid = self.shared.valid_cursors(&bounds);
         Ok(proto::GetFeedResponse {
-            feed_epoch: self.shared.log.id().to_string(),
+            feed_epoch: bounds.log.to_string(),
             partitions: bounds
                 .end
                 .iter()
@@ -232,15 +235,11 @@ impl Feed {
 }
 
 impl Shared {
-    fn cursor(&self, position: &Position, time: Timestamp) -> String {
-        Cursor { epoch: self.log.id(), position: position.clone(), time }.encode()
-    }
-
     fn valid_cursors(&self, bounds: &Bounds) -> ValidCursors {
         let now = self.clock.now();
         ValidCursors {
-            earliest: self.cursor(&bounds.start, Timestamp::default()),
-            latest: self.cursor(&bounds.end, now),
+            earliest: Cursor::of(bounds.log, &bounds.start, Timestamp::default()),
+            latest: Cursor::of(bounds.log, &bounds.end, now),
         }
     }
 }
@@ -291,6 +290,7 @@ impl Lane {
             feed: self.feed.clone(),
             _place: place,
             published: self.published.clone(),
+            log: bounds.log,
             start,
             time,
             end: bounds.end,
@@ -313,7 +313,7 @@ impl Shared {
         match start {
             Some(Start::AfterCursor(text)) => {
                 let cursor = Cursor::decode(&text)?;
-                if cursor.epoch != self.log.id() {
+                if cursor.epoch != bounds.log {
                     return Err(FeedError::EpochChanged);
                 }
                 let bounds = self.bounds_reaching(&cursor.position, bounds).await?;
@@ -352,8 +352,10 @@ impl Shared {
             return Ok(bounds);
         }
         tokio::time::sleep(AHEAD_SECOND_LOOK).await;
-        let bounds = self.log.bounds().await?;
-        if reaches(&bounds) {
+        let (log, bounds) = (bounds.log, self.log.bounds().await?);
+        if bounds.log != log {
+            Err(FeedError::EpochChanged)
+        } else if reaches(&bounds) {
             Ok(bounds)
         } else {
             Err(FeedError::CursorAhead(self.valid_cursors(&bounds)))

@@ -16,11 +16,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::cursor::Cursor;
 use super::filter::Filter;
-use super::hub::{Batch, FeedEvent, Found};
+use super::hub::{Batch, FeedEvent, Found, Join};
 use super::{Feed, FeedError, Place, partition_offsets, proto_offset, proto_partition};
 use crate::clock::Timestamp;
-use crate::event_log::{LogReader, Position, ReadLimits, Record, Trimmed};
+use crate::event_log::{LogId, LogReader, Position, ReadError, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
@@ -45,6 +46,7 @@ pub(super) struct Setup {
     pub feed: Feed,
     pub _place: Place,
     pub published: watch::Receiver<()>,
+    pub log: LogId,
     pub start: Position,
     pub time: Timestamp,
     pub end: Position,
@@ -118,10 +120,7 @@ impl Reader {
                     Ok(())
                 }
                 State::CatchingUp(_) => self.catch_up().await,
-                State::Live(next) => {
-                    self.follow(next).await;
-                    Ok(())
-                }
+                State::Live(next) => self.follow(next).await,
             };
             if let Err(error) = step {
                 self.state = State::Closed;
@@ -158,15 +157,22 @@ impl Reader {
         let shared = Arc::clone(&self.setup.feed.shared);
         // Before the look at the ring, so that no publication after it is missed.
         self.setup.published.mark_unchanged();
-        if let Some(next) = shared.hub.join(&self.position) {
-            self.state = State::Live(next);
-            return Ok(());
+        match shared.hub.join(self.setup.log, &self.position) {
+            Join::At(next) => {
+                self.state = State::Live(next);
+                return Ok(());
+            }
+            Join::Replaced => return Err(ReadError::Replaced.into()),
+            Join::Behind => {}
         }
         let next_heartbeat = self.next_heartbeat();
         let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
         let log = match log {
             Some(log) => log,
-            None => log.insert(shared.log.open_reader(self.position.clone()).await?),
+            None => {
+                let opened = shared.log.open_reader(self.setup.log, self.position.clone());
+                log.insert(opened.await?)
+            }
         };
         let before = log.position().clone();
         let read = tokio::select! {
@@ -185,7 +191,7 @@ impl Reader {
     }
 
     /// One step of following the ring.
-    async fn follow(&mut self, next: u64) {
+    async fn follow(&mut self, next: u64) -> Result<(), FeedError> {
         let shared = Arc::clone(&self.setup.feed.shared);
         self.setup.published.mark_unchanged();
         match shared.hub.find(next, READ_LIMITS) {
@@ -198,11 +204,15 @@ impl Reader {
                 self.flush(&mut events);
             }
             Found::Gone => {
+                let end = shared.hub.end();
+                if end.log != Some(self.setup.log) {
+                    return Err(ReadError::Replaced.into());
+                }
                 shared.metrics.fell_behind.inc();
                 self.say(Response::FellBehind(proto::FellBehind {}));
                 self.state = State::CatchingUp(None);
                 // Told again when this is reached, unless the first time is still due.
-                self.target.get_or_insert(Position::clone(&shared.hub.end()));
+                self.target.get_or_insert(end.position.clone());
             }
             Found::Nothing => {
                 let next_heartbeat = self.next_heartbeat();
@@ -218,6 +228,7 @@ impl Reader {
                 }
             }
         }
+        Ok(())
     }
 
     /// Moves the position over a batch. What is wanted goes to `events`, which are
@@ -311,7 +322,7 @@ impl Reader {
         let shared = &self.setup.feed.shared;
         let heartbeat = proto::Heartbeat {
             server_time: Some(shared.clock.now().into()),
-            lag: proto_offset(self.position.distance_to(&shared.hub.end())),
+            lag: proto_offset(self.position.distance_to(&shared.hub.end().position)),
         };
         self.say(Response::Heartbeat(heartbeat));
     }
@@ -330,7 +341,7 @@ impl Reader {
 
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
-        let cursor = self.setup.feed.shared.cursor(&self.position, self.time);
+        let cursor = Cursor::of(self.setup.log, &self.position, self.time);
         self.due.push_back((cursor, response));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use super::hub::Batch;
 use super::reader::READ_LIMITS;
-use crate::event_log::{Position, ReadError};
+use crate::event_log::{LogId, Position, ReadError};
 
 /// How many records before the end of the log the tail begins, in each partition, so
 /// that subscribers who come back after a restart find their place in the ring.
@@ -26,6 +26,18 @@ pub(super) async fn run(shared: &Shared) {
             return std::future::pending().await;
         }
         shared.live.send_if_modified(|live| std::mem::replace(live, false));
+        match error {
+            ReadError::Replaced => {
+                tracing::error!(
+                    "the log was replaced by another one; its readers have to begin anew"
+                );
+                continue;
+            }
+            // What is missing does not come back: from its end on there is a feed again,
+            // and who was at the missing part is told.
+            ReadError::Damaged(_) => resume = None,
+            ReadError::Unavailable(_) => {}
+        }
         tracing::warn!(%error, "the tail of the log cannot be read; trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_PAUSES.1);
@@ -33,7 +45,11 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 /// Reads on from `resume`, or from near the end, until that fails.
-async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Duration) -> ReadError {
+async fn read(
+    shared: &Shared,
+    resume: &mut Option<(LogId, Position)>,
+    pause: &mut Duration,
+) -> ReadError {
     let bounds = match shared.log.bounds().await {
         Err(error) => return error,
         Ok(bounds) => bounds,
@@ -43,16 +59,22 @@ async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Durati
         ends.map(|(partition, end)| end.saturating_sub(HEAD_START).max(bounds.start.get(partition)))
             .collect::<Position>()
     };
-    let from = resume.clone().unwrap_or_else(near_the_end);
-    let mut reader = match shared.log.open_reader(from.clone()).await {
+    let from = match resume {
+        Some((log, from)) if *log == bounds.log => from.clone(),
+        _ => {
+            *resume = None;
+            near_the_end()
+        }
+    };
+    let mut reader = match shared.log.open_tail(bounds.log, from.clone()).await {
         Err(error) => return error,
         Ok(reader) => reader,
     };
     // What there is has to be read before it counts as live.
     let nothing_to_read = from.covers(&bounds.end);
     if resume.is_none() {
-        shared.hub.restart(from.clone());
-        *resume = Some(from);
+        shared.hub.restart(bounds.log, from.clone());
+        *resume = Some((bounds.log, from));
     }
     shared.live.send_if_modified(|live| nothing_to_read && !std::mem::replace(live, true));
     loop {
@@ -62,7 +84,7 @@ async fn read(shared: &Shared, resume: &mut Option<Position>, pause: &mut Durati
             Ok(read) => {
                 *pause = RETRY_PAUSES.0;
                 let batch = Batch::new(before, read);
-                *resume = Some(batch.after.clone());
+                *resume = Some((bounds.log, batch.after.clone()));
                 shared.hub.publish(batch);
                 shared.live.send_if_modified(|live| !std::mem::replace(live, true));
             }

@@ -65,7 +65,7 @@ impl Fixture {
     /// Returns once the tail has read everything.
     async fn tail_at_end(&self) {
         let end = self.log.bounds().await.unwrap().end;
-        while !self.feed.shared.hub.end().covers(&end) {
+        while !self.feed.shared.hub.end().position.covers(&end) {
             tokio::task::yield_now().await;
         }
     }
@@ -259,7 +259,7 @@ async fn a_cursor_ahead_of_the_log_is_refused_only_after_a_second_look() {
     let fixture = Fixture::new(1, 1 << 20);
     fixture.push(0, "alice");
     let ahead = Cursor {
-        epoch: fixture.log.id(),
+        epoch: fixture.log.bounds().await.unwrap().log,
         position: vec![2].into(),
         time: Timestamp::from_millis(0),
     };
@@ -288,7 +288,7 @@ async fn partitions_that_a_cursor_does_not_name_begin_at_their_start() {
     }
     fixture.log.trim(2, 1);
     let old = Cursor {
-        epoch: fixture.log.id(),
+        epoch: fixture.log.bounds().await.unwrap().log,
         position: vec![1].into(),
         time: Timestamp::from_millis(0),
     };
@@ -382,4 +382,42 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_of_a_log_that_was_replaced_are_told_and_new_ones_read_the_new_one() {
+    let fixture = Fixture::new(1, 1 << 20);
+    for _ in 0..5 {
+        fixture.push(0, "alice");
+    }
+    fixture.tail_at_end().await;
+    let mut live = fixture.subscribe(Subscription::default()).await;
+    assert!(matches!(next(&mut live).await.1, Response::Opened(_)));
+    let (old, response) = next(&mut live).await;
+    assert!(matches!(response, Response::CaughtUp(_)));
+    // Behind: it has not read a thing yet.
+    let mut behind = fixture.subscribe(earliest()).await;
+    assert!(matches!(next(&mut behind).await.1, Response::Opened(_)));
+
+    fixture.log.replace();
+    for reader in [&mut live, &mut behind] {
+        let told = loop {
+            match reader.next().await.expect("it is told") {
+                Ok(message) => assert!(matches!(message.response, Some(Response::Heartbeat(_)))),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(told, FeedError::Log(ReadError::Replaced)), "{told:?}");
+        assert!(reader.next().await.is_none());
+    }
+    let refused = fixture.lane.subscribe(&CALLER, after(&old)).await;
+    assert!(matches!(refused, Err(FeedError::EpochChanged)));
+
+    let mut anew = fixture.subscribe(Subscription::default()).await;
+    assert!(matches!(next(&mut anew).await.1, Response::Opened(_)));
+    assert!(matches!(next(&mut anew).await.1, Response::CaughtUp(_)));
+    fixture.push(0, "bob");
+    let (_, response) = next_news(&mut anew).await;
+    let Response::Batch(batch) = response else { panic!("{response:?}") };
+    assert_eq!(offsets(&batch), [0]);
 }

@@ -162,6 +162,13 @@ struct Shared {
     health: watch::Receiver<Health>,
 }
 
+impl Shared {
+    /// The log in a folder stays the same one for as long as the folder is held.
+    fn check(&self, log: LogId) -> Result<(), ReadError> {
+        if self.id == log { Ok(()) } else { Err(ReadError::Replaced) }
+    }
+}
+
 impl LocalLog {
     /// Opens the log in a folder, and makes it where there is none. Blocks while the
     /// disk works: milliseconds, or as long as SQLite takes to recover after a crash.
@@ -178,12 +185,12 @@ impl LocalLog {
         let dir = DataDir::open(&data_dir)?;
         let (store, contents) = Store::open(&dir, partitions)?;
         tracing::info!(
-            dir = %dir.path().display(), id = %contents.id, partitions, "opened the log"
+            dir = %dir.path().display(), id = %contents.bounds.log, partitions, "opened the log"
         );
         let (bounds, bounds_seen) = watch::channel(contents.bounds.clone());
         let (health, health_seen) = watch::channel(Health::Writable);
         let shared = Arc::new(Shared {
-            id: contents.id,
+            id: contents.bounds.log,
             partitions,
             queue: Queue::new(partitions),
             cache: Cache::new(partitions),
@@ -208,10 +215,6 @@ impl LocalLog {
 }
 
 impl EventLog for LocalLog {
-    fn id(&self) -> LogId {
-        self.shared.id
-    }
-
     fn key_partitions(&self) -> u32 {
         self.shared.partitions
     }
@@ -225,17 +228,30 @@ impl EventLog for LocalLog {
         async move { Ok(bounds) }.boxed()
     }
 
-    fn open_reader(&self, from: Position) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
+    fn open_reader(
+        &self,
+        log: LogId,
+        from: Position,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
         async move {
+            self.shared.check(log)?;
             let reader = LocalReader::new(Arc::clone(&self.shared), from);
             Ok(Box::new(reader) as Box<dyn LogReader>)
         }
         .boxed()
     }
 
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, ReadError>> {
-        let bounds = self.shared.bounds.borrow().clone();
-        self.shared.pool.position_at(bounds, time).boxed()
+    fn position_at(
+        &self,
+        log: LogId,
+        time: Timestamp,
+    ) -> BoxFuture<'_, Result<Position, ReadError>> {
+        async move {
+            self.shared.check(log)?;
+            let bounds = self.shared.bounds.borrow().clone();
+            self.shared.pool.position_at(bounds, time).await
+        }
+        .boxed()
     }
 
     fn health(&self) -> watch::Receiver<Health> {

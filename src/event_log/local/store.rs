@@ -77,7 +77,6 @@ impl Failure {
 
 /// What the database says about the log.
 pub(super) struct Contents {
-    pub(super) id: LogId,
     pub(super) bounds: Bounds,
     /// The append time of each partition's newest record, also when that has been
     /// trimmed since.
@@ -158,7 +157,8 @@ impl Store {
         let id = Uuid::parse_str(&id).map_err(|error| {
             rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
         })?;
-        let mut bounds = Bounds { start: Position::default(), end: Position::default() };
+        let log = LogId(id);
+        let mut bounds = Bounds { log, start: Position::default(), end: Position::default() };
         let mut newest = Vec::new();
         for (partition, sql) in (0..).zip(&self.sql) {
             let (start, trimmed_time): (i64, i64) = self.conn.query_row(
@@ -176,7 +176,7 @@ impl Store {
             bounds.end.set(partition, from_sql(end.max(start)));
             newest.push(Timestamp::from_millis(time.max(trimmed_time)));
         }
-        Ok(Contents { id: LogId(id), bounds, newest })
+        Ok(Contents { bounds, newest })
     }
 
     /// Appends a group in one transaction, which is durable on return.

@@ -17,7 +17,7 @@ use super::writer::Writer;
 use super::{LocalLog, OpenError, Options};
 use crate::clock::{Clock, Timestamp};
 use crate::event_log::conformance::{
-    Harness, Writing, conformance_suite, next, read_all, reader, record, within_patience,
+    Harness, Writing, conformance_suite, id, next, read_all, reader, record, within_patience,
 };
 use crate::event_log::{
     AppendError, Appended, EventLog, Health, Offset, Partition, Position, ReadLimits,
@@ -190,9 +190,9 @@ async fn what_a_killed_process_leaves_holds_all_that_was_acknowledged() {
     for file in ["events.sqlite3", "events.sqlite3-wal"] {
         fs::copy(dir.path().join("log").join(file), left.join(file)).expect("space");
     }
-    let recovered = open(&left);
-    assert_eq!(recovered.id(), log.id());
-    let log: Arc<dyn EventLog> = recovered;
+    let recovered: Arc<dyn EventLog> = open(&left);
+    assert_eq!(id(&recovered).await, id(&log).await);
+    let log = recovered;
     assert_eq!(read_all(&log, Position::default()).await.records.len(), 100);
     assert_eq!(Writing::to(log).append(0, b"y").await.offset, 100);
     writing.end().await;

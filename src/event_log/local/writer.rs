@@ -147,6 +147,7 @@ impl Writer {
     /// Appends a group and answers it. On failure nothing of it is answered yet.
     fn append(&mut self, group: &mut Vec<Pending>, bytes: usize) -> Result<(), Failure> {
         let Some(store) = &mut self.store else { return Ok(()) };
+        let log = self.shared.id;
         let now = self.clock.now();
         let mut next = self.next.clone();
         self.places.clear();
@@ -156,7 +157,7 @@ impl Writer {
             next[partition] += 1;
             // Never earlier than the record before it, whatever the clock says.
             let append_time = now.max(self.newest[partition]);
-            Appended { partition: pending.partition, offset, append_time }
+            Appended { log, partition: pending.partition, offset, append_time }
         }));
         store.append(group, &self.places)?;
 
@@ -171,7 +172,7 @@ impl Writer {
         let mut acks = AckBatch::default();
         let mut cache = self.shared.cache.lock();
         for (pending, &place) in group.drain(..).zip(&self.places) {
-            let Appended { partition, offset, append_time } = place;
+            let Appended { partition, offset, append_time, .. } = place;
             let Pending { key, value, ack, .. } = pending;
             cache.push(Record { partition, offset, append_time, key, value });
             acks.push(ack, Ok(place));
@@ -244,7 +245,7 @@ impl Writer {
         let dir = self.dir.path().to_path_buf();
         let (store, contents) = Store::reopen(&self.dir.database(), self.shared.partitions)
             .map_err(|error| explain(&error, &dir))?;
-        if contents.id != self.shared.id {
+        if contents.bounds.log != self.shared.id {
             return Err(format!("another log was put under {}; restart", dir.display()));
         }
         let shown: Position = self.next.iter().copied().collect();
