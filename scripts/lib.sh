@@ -10,6 +10,7 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 
 buf_version=1.75.0
 grpcurl_version=1.9.3
+kafka_version=4.1.0
 
 # die MESSAGE: ends the script.
 die() {
@@ -56,6 +57,38 @@ install_python() {
             -r "$repo/tests/python/requirements.txt"
 }
 
+# Kafka is jars and nothing else: Maven knows which, and fetches them.
+install_kafka() {
+    cat >"$1/pom.xml" <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>herald</groupId>
+  <artifactId>kafka</artifactId>
+  <version>$kafka_version</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>$kafka_version</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>$kafka_version</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+XML
+    mvn --quiet --batch-mode --file "$1/pom.xml" \
+        dependency:copy-dependencies -DoutputDirectory="$1/jars"
+}
+
 # Sets $buf to the buf command.
 ensure_buf() {
     need npm "nodejs and npm"
@@ -77,4 +110,12 @@ ensure_python_venv() {
     key=$( (python3 --version && cat "$repo/tests/python/requirements.txt") | cksum | cut -d' ' -f1)
     install_once "$tools/python-$key" install_python
     python="$tools/python-$key/bin/python"
+}
+
+# Sets $kafka_classpath to Kafka's jars, broker and tools.
+ensure_kafka() {
+    need java default-jre-headless
+    need mvn maven
+    install_once "$tools/kafka-$kafka_version" install_kafka
+    kafka_classpath="$tools/kafka-$kafka_version/jars/*"
 }
