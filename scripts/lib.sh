@@ -10,6 +10,9 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 
 buf_version=1.75.0
 grpcurl_version=1.9.3
+kafka_version=4.1.0
+# The last one that Go 1.21 builds.
+compose_version=2.29.7
 
 # die MESSAGE: ends the script.
 die() {
@@ -56,6 +59,76 @@ install_python() {
             -r "$repo/tests/python/requirements.txt"
 }
 
+# Kafka is jars and nothing else: Maven knows which, and fetches them.
+install_kafka() {
+    cat >"$1/pom.xml" <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>herald</groupId>
+  <artifactId>kafka</artifactId>
+  <version>$kafka_version</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>$kafka_version</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>$kafka_version</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+XML
+    mvn --quiet --batch-mode --file "$1/pom.xml" \
+        dependency:copy-dependencies -DoutputDirectory="$1/jars"
+}
+
+# Debian's kcat and what it needs and is not there yet, unpacked beside the system: no
+# root needed. The wrapper finds the libraries from where it is itself.
+install_kcat() (
+    cd "$1" || exit
+    missing() { apt-get install --simulate --no-install-recommends kcat | awk '/^Inst/ { print $2 }'; }
+    fetch() {
+        local packages
+        packages=$(missing) && [ -n "$packages" ] || return 1
+        # shellcheck disable=SC2086 # several packages
+        apt-get download $packages
+    }
+    # Old lists name packages that are gone; new ones need root.
+    fetch || { apt-get update && fetch; } || {
+        echo "cannot fetch Debian's kcat; install kcat"
+        exit 1
+    }
+    for package in ./*.deb; do
+        dpkg -x "$package" root || exit
+    done
+    mkdir bin
+    cat >bin/kcat <<'SH'
+#!/bin/sh
+root=$(dirname "$0")/../root
+LD_LIBRARY_PATH=$(echo "$root"/usr/lib/*-linux-*) exec "$root/usr/bin/kcat" "$@"
+SH
+    chmod +x bin/kcat
+    bin/kcat -V
+)
+
+install_compose() {
+    local module=github.com/docker/compose/v2
+    # What is built is called cmd, after its folder.
+    GOBIN="$1" go install -ldflags "-s -X $module/internal.Version=v$compose_version" \
+        "$module/cmd@v$compose_version" &&
+        mv "$1/cmd" "$1/docker-compose" &&
+        "$1/docker-compose" version
+}
+
 # Sets $buf to the buf command.
 ensure_buf() {
     need npm "nodejs and npm"
@@ -77,4 +150,37 @@ ensure_python_venv() {
     key=$( (python3 --version && cat "$repo/tests/python/requirements.txt") | cksum | cut -d' ' -f1)
     install_once "$tools/python-$key" install_python
     python="$tools/python-$key/bin/python"
+}
+
+# Sets $kafka_classpath to Kafka's jars, broker and tools.
+ensure_kafka() {
+    need java default-jre-headless
+    need mvn maven
+    install_once "$tools/kafka-$kafka_version" install_kafka
+    kafka_classpath="$tools/kafka-$kafka_version/jars/*"
+}
+
+# Puts kcat on the PATH.
+ensure_kcat() {
+    if command -v kcat >/dev/null; then return; fi
+    command -v apt-get >/dev/null || need kcat kcat
+    install_once "$tools/kcat" install_kcat
+    export PATH="$tools/kcat/bin:$PATH"
+}
+
+# Sets and exports $COMPOSE to the command of Docker Compose, version 2 or later: the
+# machine's own, or else one that is built. It checks and shows compose files; that
+# needs no Docker.
+ensure_compose() {
+    for COMPOSE in "docker compose" docker-compose; do
+        export COMPOSE
+        # shellcheck disable=SC2086 # a command and its argument
+        case $($COMPOSE version --short 2>/dev/null || true) in
+        "" | 1.* | v1.*) ;;
+        *) return ;;
+        esac
+    done
+    need go golang
+    install_once "$tools/docker-compose-$compose_version" install_compose
+    export COMPOSE="$tools/docker-compose-$compose_version/docker-compose"
 }
