@@ -278,14 +278,7 @@ struct Rfc3339;
 
 impl FormatTime for Rfc3339 {
     fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
-        write_time(w, Clock::System.now())
-    }
-}
-
-fn write_time(out: &mut impl fmt::Write, time: Timestamp) -> fmt::Result {
-    match jiff::Timestamp::from_millisecond(time.as_millis()) {
-        Ok(time) => write!(out, "{time:.3}"),
-        Err(_) => write!(out, "{}ms", time.as_millis()),
+        write!(w, "{}", Clock::System.now())
     }
 }
 

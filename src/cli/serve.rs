@@ -1,14 +1,12 @@
 //! `herald serve`: from the settings to the running server and back to an exit code.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use clap::Args as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::Exit;
 use super::output::Output;
-use crate::config::{Config, Settings};
+use crate::config::{Config, LogOptions, Settings};
 use crate::server::Server;
 use crate::telemetry::{self, Format, Telemetry};
 
@@ -70,9 +68,9 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
     runtime.block_on(async {
         let (mut asked, mut asked_again) = (Stop::listen()?, Stop::listen()?);
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
-        let data_dir = config.log.data_dir.clone();
+        let place = place(&config.log);
         let server = Server::bind(config, Some(telemetry)).await?;
-        announce(&server, &data_dir, format);
+        announce(&server, &place, format);
         tokio::select! {
             stopped = server.run(asked.next()) => Ok(stopped?),
             () = async { asked_again.next().await; asked_again.next().await } => {
@@ -133,12 +131,20 @@ fn unknown_variables() -> Vec<String> {
         .collect()
 }
 
+/// Where the events are, in a word.
+fn place(log: &LogOptions) -> String {
+    match log {
+        LogOptions::Local(options) => options.data_dir.display().to_string(),
+        LogOptions::Kafka(options) => format!("kafka://{}/{}", options.brokers, options.topic),
+    }
+}
+
 /// Says where everything is, and to people how to use it.
-fn announce(server: &Server, data_dir: &Path, format: Format) {
+fn announce(server: &Server, data: &str, format: Format) {
     let Some(address) = server.address() else { return };
     let grpc = format!("http://{address}");
     let admin = server.admin_address().map_or("off".to_owned(), |admin| format!("http://{admin}"));
-    let (version, data) = (env!("CARGO_PKG_VERSION"), data_dir.display());
+    let version = env!("CARGO_PKG_VERSION");
     let list = format!("grpcurl -plaintext {address} list");
     let buy = format!(
         "grpcurl -plaintext -d '{{\"player_id\":\"alice\",\"item_id\":\"sword\"}}' {address} \
@@ -148,8 +154,16 @@ fn announce(server: &Server, data_dir: &Path, format: Format) {
     let curl = format!("curl {grpc}/");
     match format {
         Format::Json => tracing::info!(
-            grpc, admin, %data, version, try_grpcurl = list, try_purchase = buy, try_tail = tail,
-            try_curl = curl, try_browser = grpc, "listening"
+            grpc,
+            admin,
+            data,
+            version,
+            try_grpcurl = list,
+            try_purchase = buy,
+            try_tail = tail,
+            try_curl = curl,
+            try_browser = grpc,
+            "listening"
         ),
         Format::Text => {
             tracing::info!("herald {version} is listening: grpc={grpc} admin={admin} data={data}");

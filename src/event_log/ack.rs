@@ -35,11 +35,17 @@ pub struct Ack {
 }
 
 impl Ack {
-    /// Completes this one alone, which wakes its driver. For what is decided at
-    /// once; back ends use [`AckBatch`] for what comes in numbers.
+    /// Completes this one. Its driver is woken only when nothing else was waiting for
+    /// it: those that come before it has woken up share one wake-up. Where outcomes come
+    /// in groups, [`AckBatch`] is cheaper.
     pub fn complete(self, outcome: Outcome) {
-        let mut batch = AckBatch::default();
-        batch.push(self, outcome);
+        let mut done = self.lane.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = done.is_empty();
+        done.push((self.caller, outcome));
+        drop(done);
+        if first {
+            self.lane.ready.notify_one();
+        }
     }
 }
 

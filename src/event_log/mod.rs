@@ -36,6 +36,7 @@
 mod ack;
 #[cfg(test)]
 mod conformance;
+pub mod kafka;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;

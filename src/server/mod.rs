@@ -31,8 +31,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::commands::CommandsBuilder;
-use crate::config::{Config, ServerOptions};
-use crate::event_log::local::{LocalLog, OpenError};
+use crate::config::{Config, LogOptions, ServerOptions};
+use crate::event_log::kafka::{self, KafkaLog};
+use crate::event_log::local::{self, LocalLog};
 use crate::event_log::{EventLog, Health as LogHealth};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
@@ -54,9 +55,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The log cannot be opened.
+    /// The embedded log cannot be opened.
     #[error(transparent)]
-    Log(#[from] OpenError),
+    Local(#[from] local::OpenError),
+    /// The log in Kafka cannot be opened.
+    #[error(transparent)]
+    Kafka(#[from] kafka::OpenError),
     /// An address cannot be bound.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
@@ -122,9 +126,11 @@ impl Server {
         // The addresses first: a start that fails on them leaves no folder behind.
         let listener = listen(config.server.listen)?;
         let admin = config.server.admin_listen.map(listen).transpose()?;
-        let log: Arc<dyn EventLog> = LocalLog::open(config.log)?;
-
         let mut registry = Registry::with_prefix("herald");
+        let log: Arc<dyn EventLog> = match config.log {
+            LogOptions::Local(options) => LocalLog::open(options)?,
+            LogOptions::Kafka(options) => KafkaLog::open(options, &mut registry).await?,
+        };
         if let Some(telemetry) = telemetry {
             telemetry.register(&mut registry);
         }

@@ -3,20 +3,22 @@
 //! Everything that is wrong is reported at once, and nothing is opened or bound while
 //! loading (files that are named are read).
 
+mod log;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
-use crate::event_log::local;
 use crate::telemetry::{self, Format};
 use crate::{commands, feed, grpc};
+
+pub use log::{KafkaSettings, LogOptions, LogSettings};
 
 /// The flags of `herald serve`, as they were given. Values are texts, so that all of
 /// them are judged together.
@@ -70,46 +72,9 @@ pub struct Settings {
     #[arg(long, env = "HERALD_STOP_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     pub stop_timeout: String,
 
-    /// The folder of the embedded log
-    #[arg(
-        long,
-        env = "HERALD_DATA_DIR",
-        value_name = "DIR",
-        default_value = "./herald-data",
-        help_heading = "Log"
-    )]
-    pub data_dir: String,
-
-    /// Over how many partitions players are spread, 1 to 256; fixed when a log is made
-    #[arg(
-        long,
-        env = "HERALD_KEY_PARTITIONS",
-        value_name = "N",
-        default_value = "1",
-        help_heading = "Log"
-    )]
-    pub key_partitions: String,
-
-    /// Remove events older than this, such as "30d"; "off" keeps all
-    #[arg(
-        long,
-        env = "HERALD_RETENTION_AGE",
-        value_name = "DURATION",
-        default_value = "off",
-        help_heading = "Log"
-    )]
-    pub retention_age: String,
-
-    /// Remove the oldest events beyond this size, such as "10GiB", 4MiB at the least; "off"
-    /// keeps all
-    #[arg(
-        long,
-        env = "HERALD_RETENTION_BYTES",
-        value_name = "SIZE",
-        default_value = "off",
-        help_heading = "Log"
-    )]
-    pub retention_bytes: String,
+    /// Where events are kept.
+    #[command(flatten)]
+    pub log_settings: LogSettings,
 
     /// A TOML file with items and guilds (see below); the built-in catalogue when absent
     #[arg(long, env = "HERALD_CATALOG", value_name = "FILE", help_heading = "Actions")]
@@ -247,8 +212,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// For the feed.
     pub feed: feed::Options,
-    /// For the embedded log.
-    pub log: local::Options,
+    /// For the log.
+    pub log: LogOptions,
     /// For the log lines.
     pub telemetry: telemetry::Options,
     /// Where the time comes from.
@@ -406,9 +371,6 @@ impl Settings {
             let problem = "is no filter such as info, debug or herald=debug,warn";
             p.add("log", format!("{:?} {problem}", self.log));
         }
-        if self.data_dir.is_empty() {
-            p.add("data-dir", "is empty; name a folder such as ./herald-data");
-        }
         let formats = [("auto", auto_format()), ("text", Format::Text), ("json", Format::Json)];
         let format = choice("log-format", &self.log_format, &formats, &mut p);
         let access_lines =
@@ -450,20 +412,7 @@ impl Settings {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
                 ring_bytes: ring_bytes(&self.feed_ring_bytes, &mut p),
             },
-            log: local::Options {
-                data_dir: PathBuf::from(&self.data_dir),
-                partitions: p.number(
-                    "key-partitions",
-                    &self.key_partitions,
-                    1,
-                    local::MAX_PARTITIONS,
-                ),
-                retention_age: unless_off(&self.retention_age)
-                    .map(|text| duration("retention-age", text, &mut p)),
-                retention_bytes: unless_off(&self.retention_bytes)
-                    .map(|text| retention_bytes(text, &mut p)),
-                clock: Clock::System,
-            },
+            log: self.log_settings.load(&mut p),
             telemetry: telemetry::Options {
                 format,
                 colour: std::io::stderr().is_terminal(),
@@ -536,11 +485,6 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor).filter(|value| *value > 0)
 }
 
-fn retention_bytes(text: &str, p: &mut Problems) -> u64 {
-    let bytes = size("retention-bytes", text, p);
-    at_least_and_at_most("retention-bytes", bytes, local::MIN_RETENTION_BYTES, u64::MAX, p)
-}
-
 fn ring_bytes(text: &str, p: &mut Problems) -> usize {
     let bytes = size("feed-ring-bytes", text, p);
     let bytes = at_least_and_at_most("feed-ring-bytes", bytes, 1, 64 << 30, p);
@@ -582,7 +526,7 @@ mod tests {
         settings: Settings,
     }
 
-    fn load(args: &[&str]) -> Result<Config, ConfigError> {
+    pub(super) fn load(args: &[&str]) -> Result<Config, ConfigError> {
         Cli::parse_from(std::iter::once(&"herald").chain(args)).settings.load()
     }
 
@@ -592,7 +536,8 @@ mod tests {
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
         assert_eq!(config.grpc.max_message_bytes, 65_536);
         assert!(config.grpc.expose_origin);
-        assert!(config.log.retention_age.is_none() && config.log.retention_bytes.is_none());
+        let LogOptions::Local(log) = config.log else { panic!("it is the embedded log") };
+        assert!(log.retention_age.is_none() && log.retention_bytes.is_none());
     }
 
     #[test]
@@ -656,8 +601,9 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_units() {
         let config = load(&["--retention-age=30d", "--retention-bytes=10GiB"]).unwrap();
-        assert_eq!(config.log.retention_age, Some(Duration::from_secs(30 * 86_400)));
-        assert_eq!(config.log.retention_bytes, Some(10 << 30));
+        let LogOptions::Local(log) = config.log else { panic!("it is the embedded log") };
+        assert_eq!(log.retention_age, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(log.retention_bytes, Some(10 << 30));
         assert!(load(&["--stop-timeout=99999999999999999999d"]).is_err());
     }
 }

@@ -1,0 +1,110 @@
+//! What is known of the log's well-being, and of the topic that it is: written by the
+//! monitor and the writer, read by everybody.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::CLOSED;
+use crate::event_log::{Health, LogId};
+
+/// The topic that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Topic {
+    pub log: LogId,
+    pub partitions: u32,
+}
+
+/// Why something does not work, or that it does.
+pub(super) type Verdict = Result<(), Arc<str>>;
+
+struct Verdicts {
+    topic: Verdict,
+    producing: Verdict,
+    closed: bool,
+}
+
+/// See the module.
+pub(super) struct Board {
+    verdicts: Mutex<Verdicts>,
+    /// The sum of the verdicts.
+    health: watch::Sender<Health>,
+    /// Whether the brokers can be reached and the topic be used.
+    reachable: watch::Sender<Verdict>,
+    /// None until it was found for the first time.
+    topic: watch::Sender<Option<Topic>>,
+}
+
+impl Board {
+    pub fn new() -> Self {
+        let why: Arc<str> = "the brokers have not been asked yet".into();
+        Self {
+            verdicts: Mutex::new(Verdicts {
+                topic: Err(Arc::clone(&why)),
+                producing: Ok(()),
+                closed: false,
+            }),
+            health: watch::Sender::new(Health::Unwritable(Arc::clone(&why))),
+            reachable: watch::Sender::new(Err(why)),
+            topic: watch::Sender::new(None),
+        }
+    }
+
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    pub fn reachable(&self) -> watch::Receiver<Verdict> {
+        self.reachable.subscribe()
+    }
+
+    pub fn topic(&self) -> watch::Receiver<Option<Topic>> {
+        self.topic.subscribe()
+    }
+
+    /// Why no records are taken now.
+    pub fn refusal(&self) -> Option<Arc<str>> {
+        match &*self.health.borrow() {
+            Health::Writable => None,
+            Health::Unwritable(why) => Some(Arc::clone(why)),
+        }
+    }
+
+    pub fn set_topic(&self, topic: Topic) {
+        self.topic.send_if_modified(|held| held.replace(topic) != Some(topic));
+    }
+
+    /// The monitor's verdict: whether the topic can be used.
+    pub fn set_reachable(&self, verdict: Verdict) {
+        self.reachable.send_if_modified(|held| std::mem::replace(held, verdict.clone()) != verdict);
+        self.update(|verdicts| verdicts.topic = verdict);
+    }
+
+    /// The writer's verdict: whether records get through.
+    pub fn set_producing(&self, verdict: Verdict) {
+        self.update(|verdicts| verdicts.producing = verdict);
+    }
+
+    /// Nothing is taken any more.
+    pub fn close(&self) {
+        self.update(|verdicts| verdicts.closed = true);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Verdicts)) {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut verdicts);
+        let why = match &*verdicts {
+            Verdicts { closed: true, .. } => Some(CLOSED.into()),
+            Verdicts { topic: Err(why), .. } | Verdicts { producing: Err(why), .. } => {
+                Some(Arc::clone(why))
+            }
+            _ => None,
+        };
+        let health = why.map_or(Health::Writable, Health::Unwritable);
+        self.health.send_if_modified(|held| {
+            let changed = *held != health;
+            *held = health;
+            changed
+        });
+    }
+}

@@ -1,0 +1,294 @@
+//! One consumer with partitions assigned to it, and the little that was taken from it and
+//! not yet handed out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::Notify;
+
+use super::context::Context;
+use super::settings::Options;
+use super::topic::kafka_partition;
+use crate::clock::Timestamp;
+use crate::event_log::{
+    Bounds, Offset, Partition, Position, ReadBatch, ReadLimits, Record, Trimmed,
+};
+
+/// Records that are taken from librdkafka ahead of being handed out, and their bytes, so
+/// that partitions take turns.
+const MAX_BUFFERED_RECORDS: usize = 1_000;
+/// See [`MAX_BUFFERED_RECORDS`]; a single larger record is let through.
+const MAX_BUFFERED_BYTES: usize = 256 * 1024;
+
+/// What came of taking records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// All went well.
+    Well,
+    /// The place that was to be read is not there, or what is there is not what was assigned:
+    /// to be looked at, and assigned anew.
+    Lost,
+}
+
+/// One partition's share.
+#[derive(Default)]
+struct Share {
+    records: VecDeque<Record>,
+    /// Everything that the log had was taken.
+    at_end: bool,
+    /// The end of the partition when it was assigned.
+    known_end: Offset,
+}
+
+/// See the module.
+pub(super) struct Source {
+    /// Always there, except while it is dropped.
+    consumer: Option<BaseConsumer<Context>>,
+    /// Notified when librdkafka's queue is no longer empty.
+    ready: Arc<Notify>,
+    topic: String,
+    shares: Vec<Share>,
+    /// Everything before it was handed out.
+    position: Position,
+    /// What was missing where it was assigned; handed out before anything else.
+    trimmed: Vec<Trimmed>,
+    /// The position was moved over offsets that hold no record.
+    moved: bool,
+    buffered_records: usize,
+    buffered_bytes: usize,
+    turn: usize,
+}
+
+impl Source {
+    /// A consumer without partitions, which fetches at most so many KiB ahead.
+    pub fn new(options: &Options, context: Context, ahead_kib: u32) -> KafkaResult<Self> {
+        let mut consumer: BaseConsumer<Context> =
+            options.consumer(ahead_kib).create_with_context(context)?;
+        let ready = Arc::new(Notify::new());
+        let signal = Arc::clone(&ready);
+        consumer.set_nonempty_callback(move || signal.notify_one());
+        Ok(Self {
+            consumer: Some(consumer),
+            ready,
+            topic: options.topic.clone(),
+            shares: Vec::new(),
+            position: Position::default(),
+            trimmed: Vec::new(),
+            moved: false,
+            buffered_records: 0,
+            buffered_bytes: 0,
+            turn: 0,
+        })
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Context> {
+        self.consumer.as_ref().expect("it is there until the source is dropped")
+    }
+
+    /// Reads from `from` on, in every partition that `bounds` names. What was removed by
+    /// retention before it could be read is handed out first.
+    pub fn assign(&mut self, from: &Position, bounds: &Bounds) -> KafkaResult<()> {
+        let mut assignment = TopicPartitionList::with_capacity(bounds.end.len());
+        let mut position = Position::zero(bounds.end.len());
+        let mut trimmed = Vec::new();
+        for (partition, start) in bounds.start.iter() {
+            let wanted = from.get(partition);
+            if wanted < start {
+                trimmed.push(Trimmed { partition, from: wanted, to: start });
+            }
+            let next = wanted.max(start);
+            position.set(partition, next);
+            let offset = KafkaOffset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
+            assignment.add_partition_offset(&self.topic, kafka_partition(partition), offset)?;
+        }
+        self.consumer().assign(&assignment)?;
+        self.shares = bounds
+            .end
+            .iter()
+            .map(|(_, known_end)| Share { known_end, ..Share::default() })
+            .collect();
+        (self.buffered_records, self.buffered_bytes) = (0, 0);
+        self.moved = false;
+        // What was noted and not handed out is in `from` no longer.
+        self.trimmed.retain(|noted| noted.to <= from.get(noted.partition));
+        self.trimmed.extend(trimmed);
+        self.position = position;
+        Ok(())
+    }
+
+    /// Reads nothing any more, until it is assigned again.
+    pub fn unassign(&mut self) {
+        if let Err(error) = self.consumer().unassign() {
+            tracing::debug!(%error, "a consumer keeps its partitions");
+        }
+        self.shares.clear();
+        (self.buffered_records, self.buffered_bytes) = (0, 0);
+    }
+
+    /// How many partitions are assigned.
+    pub fn partitions(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// Where what is handed out next begins.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Whether there was nothing more to take when it was last looked, in any partition.
+    pub fn is_at_end(&self) -> bool {
+        self.shares.iter().all(|share| share.at_end && share.records.is_empty())
+    }
+
+    /// Whether some partition is at its end although it is known to go on to `end`.
+    pub fn is_stuck_before(&self, end: &Position) -> bool {
+        self.is_at_end() && !self.position.covers(end)
+    }
+
+    /// Waits until there is something to take.
+    pub async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Takes what librdkafka has, as far as there is room. Never blocks.
+    pub fn take(&mut self) -> Taken {
+        let Some(consumer) = self.consumer.take() else { return Taken::Lost };
+        let taken = self.take_from(&consumer);
+        self.consumer = Some(consumer);
+        taken
+    }
+
+    fn take_from(&mut self, consumer: &BaseConsumer<Context>) -> Taken {
+        while self.buffered_records < MAX_BUFFERED_RECORDS
+            && self.buffered_bytes < MAX_BUFFERED_BYTES
+        {
+            match consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let Some(record) = record(&message) else { continue };
+                    let Some(share) = self.shares.get_mut(record.partition as usize) else {
+                        continue;
+                    };
+                    share.at_end = false;
+                    self.buffered_records += 1;
+                    self.buffered_bytes += bytes(&record);
+                    share.records.push_back(record);
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let share = usize::try_from(partition).ok();
+                    if let Some(share) = share.and_then(|index| self.shares.get_mut(index)) {
+                        share.at_end = true;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "while reading the topic");
+                    // Trouble with brokers passes: librdkafka goes on by itself.
+                    if is_lost(&error) {
+                        return Taken::Lost;
+                    }
+                }
+            }
+        }
+        Taken::Well
+    }
+
+    /// Hands out what was taken, partitions in turn; none when there is nothing.
+    pub fn hand_out(&mut self, limits: ReadLimits) -> Option<ReadBatch> {
+        let mut records = Vec::new();
+        let mut size = 0;
+        let mut empty = 0;
+        while empty < self.shares.len() {
+            let partition = self.turn % self.shares.len();
+            let share = &mut self.shares[partition];
+            let Some(next) = share.records.front() else {
+                self.turn += 1;
+                empty += 1;
+                continue;
+            };
+            let full = records.len() >= limits.records || size + bytes(next) > limits.bytes;
+            if full && !records.is_empty() {
+                break;
+            }
+            let Some(record) = share.records.pop_front() else { break };
+            size += bytes(&record);
+            self.buffered_records -= 1;
+            self.buffered_bytes -= bytes(&record);
+            self.position.set(record.partition, record.offset + 1);
+            records.push(record);
+            self.turn += 1;
+            empty = 0;
+        }
+        self.pass_what_holds_no_record();
+        let moved = std::mem::take(&mut self.moved);
+        let trimmed = std::mem::take(&mut self.trimmed);
+        (moved || !records.is_empty() || !trimmed.is_empty()).then(|| ReadBatch {
+            records,
+            trimmed,
+            position: self.position.clone(),
+        })
+    }
+
+    /// A partition that is read to its end and is short of the end that it had when it was
+    /// assigned holds no record between the two (markers of transactions, or what compaction
+    /// has removed).
+    fn pass_what_holds_no_record(&mut self) {
+        for (partition, share) in (0..).zip(&self.shares) {
+            if share.at_end
+                && share.records.is_empty()
+                && self.position.get(partition) < share.known_end
+            {
+                self.position.set(partition, share.known_end);
+                self.moved = true;
+            }
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // To let go of a consumer can take as long as a broker takes to answer.
+        let consumer = self.consumer.take();
+        let _ = thread::Builder::new().name("kafka-drop".to_owned()).spawn(move || drop(consumer));
+    }
+}
+
+/// Whether an error means that the place has to be looked for anew.
+fn is_lost(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        AutoOffsetReset, OffsetOutOfRange, TopicAuthorizationFailed, UnknownPartition,
+        UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            AutoOffsetReset
+                | OffsetOutOfRange
+                | TopicAuthorizationFailed
+                | UnknownPartition
+                | UnknownTopic
+                | UnknownTopicId
+                | UnknownTopicOrPartition
+        )
+    )
+}
+
+fn bytes(record: &Record) -> usize {
+    record.key.as_ref().map_or(0, Bytes::len) + record.value.len()
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Option<Record> {
+    Some(Record {
+        partition: Partition::try_from(message.partition()).ok()?,
+        offset: Offset::try_from(message.offset()).ok()?,
+        append_time: Timestamp::from_millis(message.timestamp().to_millis().unwrap_or_default()),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
+    })
+}

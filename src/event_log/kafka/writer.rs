@@ -1,0 +1,393 @@
+//! The producer: takes records at once, and completes them when the brokers have answered.
+//!
+//! One thread polls librdkafka and completes acknowledgements as delivery reports come. It
+//! also notices when none come ([`STALL`]), and builds a new producer when librdkafka says
+//! that the old one is of no more use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
+use rdkafka::statistics::Statistics;
+use tokio::sync::Notify;
+
+use super::board::Board;
+use super::context::Context;
+use super::ffi;
+use super::settings::Options;
+use super::topic::{code_text, kafka_partition};
+use super::{CLOSED, OpenError};
+use crate::clock::{Clock, Timestamp};
+use crate::event_log::{
+    Ack, AppendError, Appended, Attributes, LogId, MAX_RECORD_BYTES, NewRecord,
+};
+
+/// After so long without an acknowledgement, although records wait for one, the log takes no
+/// more: callers are told at once rather than at their deadlines. A change of leader takes
+/// less.
+const STALL: Duration = Duration::from_secs(3);
+
+/// How long the thread waits for librdkafka before it looks around.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long a producer that is of no more use may take to hand back what it holds.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// `ce_source`: what the events are from. Source: CloudEvents 1.0, section "source".
+const SOURCE: &str = "herald";
+
+/// Counts what is under way.
+struct Tally {
+    began: Instant,
+    /// Records handed to a producer and not completed.
+    pending: AtomicUsize,
+    /// Milliseconds since `began` at which something was last acknowledged, or the first of
+    /// those pending was handed over.
+    news: AtomicU64,
+    drained: Notify,
+    /// The producer is of no more use.
+    fatal: AtomicBool,
+}
+
+impl Tally {
+    fn begin(&self) {
+        if self.pending.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.tell();
+        }
+    }
+
+    fn end(&self) {
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.drained.notify_waiters();
+        }
+    }
+
+    fn tell(&self) {
+        self.news.store(millis(self.began.elapsed()), Ordering::Relaxed);
+    }
+
+    fn silence(&self) -> Duration {
+        self.began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.news.load(Ordering::Relaxed)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A producer for one log.
+struct Session {
+    producer: BaseProducer<Reports>,
+    log: LogId,
+}
+
+/// Gets the delivery reports of one producer.
+struct Reports {
+    context: Context,
+    tally: Arc<Tally>,
+    log: LogId,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.context.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            tracing::error!(reason, "the producer failed for good");
+            self.tally.fatal.store(true, Ordering::Relaxed);
+        }
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Ack>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
+        ack.complete(match result {
+            Ok(message) => {
+                self.tally.tell();
+                let place = u32::try_from(message.partition()).ok();
+                match place.zip(u64::try_from(message.offset()).ok()) {
+                    Some((partition, offset)) => Ok(Appended {
+                        log: self.log,
+                        partition,
+                        offset,
+                        append_time: message
+                            .timestamp()
+                            .to_millis()
+                            .map_or_else(|| Clock::System.now(), Timestamp::from_millis),
+                    }),
+                    // A repeat so late that the broker no longer knows where the first was.
+                    None => Err(AppendError::OutcomeUnknown(
+                        "written, but the broker did not say where".into(),
+                    )),
+                }
+            }
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code();
+                let why = code.map_or_else(|| error.to_string(), code_text);
+                match code {
+                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                        Err(AppendError::TooLarge(message.key_len() + message.payload_len()))
+                    }
+                    _ if ffi::surely_not_written(message) => {
+                        Err(AppendError::Unavailable(why.into()))
+                    }
+                    _ => Err(AppendError::OutcomeUnknown(why.into())),
+                }
+            }
+        });
+        self.tally.end();
+    }
+}
+
+/// Writes to the topic. Dropping it ends its thread; what is still under way is answered as
+/// unknown.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    options: Options,
+    context: Context,
+    board: Arc<Board>,
+    tally: Arc<Tally>,
+    /// None until the topic was found.
+    session: ArcSwapOption<Session>,
+    closed: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Writer {
+    /// A writer without a topic yet.
+    pub fn start(options: Options, context: Context, board: Arc<Board>) -> Result<Self, OpenError> {
+        let tally = Tally {
+            began: Instant::now(),
+            pending: AtomicUsize::new(0),
+            news: AtomicU64::new(0),
+            drained: Notify::new(),
+            fatal: AtomicBool::new(false),
+        };
+        let shared = Arc::new(Shared {
+            options,
+            context,
+            board,
+            tally: Arc::new(tally),
+            session: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let polled = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("kafka-writer".to_owned())
+            .spawn(move || polled.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Writes to this log from now on, with a new producer.
+    pub fn attach(&self, log: LogId) -> Result<(), OpenError> {
+        self.shared.attach(log)
+    }
+
+    /// Whether records are under way, and something was acknowledged a moment ago.
+    pub fn is_getting_through(&self) -> bool {
+        let tally = &self.shared.tally;
+        tally.pending.load(Ordering::SeqCst) > 0 && tally.silence() < STALL
+    }
+
+    /// The topic can be used: what was wrong before need not be any more, and the next
+    /// record will show.
+    pub fn look_is_well(&self) {
+        if self.shared.tally.pending.load(Ordering::SeqCst) == 0 {
+            self.shared.board.set_producing(Ok(()));
+        }
+    }
+
+    /// Takes a record. Never blocks.
+    pub fn submit(&self, record: NewRecord, ack: Ack) {
+        let Shared { options, board, tally, session, closed, .. } = &*self.shared;
+        let size = record.key.as_ref().map_or(0, |key| key.len()) + record.value.len();
+        if size > MAX_RECORD_BYTES {
+            return ack.complete(Err(AppendError::TooLarge(size)));
+        }
+        // Counted before the look at `closed`: whoever closes waits for it, or it sees that
+        // it comes too late.
+        tally.begin();
+        let refused = if closed.load(Ordering::SeqCst) {
+            Some(AppendError::Unavailable(CLOSED.into()))
+        } else {
+            board.refusal().map(AppendError::Unavailable)
+        };
+        let session = session.load();
+        let outcome = match (refused, &*session) {
+            (Some(error), _) => Err((ack, error)),
+            (None, None) => Err((ack, AppendError::Unavailable("no topic yet".into()))),
+            (None, Some(session)) => send(session, &options.topic, &record, ack),
+        };
+        if let Err((ack, error)) = outcome {
+            ack.complete(Err(error));
+            tally.end();
+        }
+    }
+
+    /// Takes no more, and waits until everything that was taken is completed.
+    pub async fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.board.close();
+        loop {
+            let drained = self.shared.tally.drained.notified();
+            if self.shared.tally.pending.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the producer had panicked");
+        }
+    }
+}
+
+/// Hands a record to a producer.
+fn send(
+    session: &Session,
+    topic: &str,
+    record: &NewRecord,
+    ack: Ack,
+) -> Result<(), (Ack, AppendError)> {
+    let mut base: BaseRecord<'_, [u8], [u8], Box<Ack>> =
+        BaseRecord::with_opaque_to(topic, Box::new(ack))
+            .partition(kafka_partition(record.partition))
+            .payload(record.value.as_ref())
+            .headers(headers(&record.attributes));
+    if let Some(key) = &record.key {
+        base = base.key(key);
+    }
+    session.producer.send(base).map_err(|(error, base)| {
+        let error = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => AppendError::Overloaded,
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => AppendError::TooLarge(
+                record.key.as_ref().map_or(0, |key| key.len()) + record.value.len(),
+            ),
+            Some(code) => AppendError::Unavailable(code_text(code).into()),
+            None => AppendError::Unavailable(error.to_string().into()),
+        };
+        (*base.delivery_opaque, error)
+    })
+}
+
+/// The attributes of a CloudEvents 1.0 record in binary mode. Source: Kafka Protocol Binding
+/// for CloudEvents 1.0.2, section 3.2.
+fn headers(attributes: &Attributes) -> OwnedHeaders {
+    let Attributes { id, event_type, time, traceparent } = attributes;
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id: &str = id.hyphenated().encode_lower(&mut buffer);
+    let time = time.to_string();
+    let headers = OwnedHeaders::new_with_capacity(7)
+        .insert(Header { key: "ce_specversion", value: Some("1.0") })
+        .insert(Header { key: "ce_id", value: Some(id) })
+        .insert(Header { key: "ce_source", value: Some(SOURCE) })
+        .insert(Header { key: "ce_type", value: Some(*event_type) })
+        .insert(Header { key: "ce_time", value: Some(&time) })
+        .insert(Header { key: "content-type", value: Some("application/protobuf") });
+    match traceparent {
+        Some(trace) => headers.insert(Header { key: "traceparent", value: Some(trace) }),
+        None => headers,
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            let Some(session) = self.session.load_full() else {
+                thread::park_timeout(POLL);
+                continue;
+            };
+            session.producer.poll(POLL);
+            if self.tally.fatal.swap(false, Ordering::Relaxed) {
+                let log = session.log;
+                drop(session);
+                self.rebuild(log);
+            }
+            self.look_for_stall();
+        }
+        self.retire(None);
+    }
+
+    /// With a producer that is of no more use, a new one takes over.
+    fn rebuild(&self, log: LogId) {
+        self.board.set_producing(Err("the producer failed, and is built anew".into()));
+        match self.attach(log) {
+            Ok(()) => {
+                tracing::info!("built a new producer");
+                self.board.set_producing(Ok(()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "no new producer can be built; trying again");
+                self.tally.fatal.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn attach(&self, log: LogId) -> Result<(), OpenError> {
+        let reports =
+            Reports { context: self.context.clone(), tally: Arc::clone(&self.tally), log };
+        let producer = self.options.producer().create_with_context(reports)?;
+        self.retire(Some(Arc::new(Session { producer, log })));
+        Ok(())
+    }
+
+    /// Puts another session in the place of the present one, and ends that.
+    fn retire(&self, next: Option<Arc<Session>>) {
+        let Some(old) = self.session.swap(next) else { return };
+        // Who was just handing over a record lets go of it in microseconds; the last one to
+        // do so must not be the one that waits for what follows.
+        while Arc::strong_count(&old) > 1 {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        old.producer.purge(PurgeConfig::default().queue().inflight());
+        if let Err(error) = old.producer.flush(FAREWELL) {
+            tracing::warn!(%error, "the producer did not hand back everything");
+        }
+    }
+
+    fn look_for_stall(&self) {
+        let pending = self.tally.pending.load(Ordering::SeqCst);
+        if pending > 0 && self.tally.silence() >= STALL {
+            let cause = self.context.cause().map_or(String::new(), |cause| format!(": {cause}"));
+            let seconds = STALL.as_secs();
+            let stalled = format!("no acknowledgement for {seconds} s{cause}");
+            self.board.set_producing(Err(stalled.into()));
+        } else if pending > 0 {
+            self.board.set_producing(Ok(()));
+        }
+        // With nothing pending there is no telling; the monitor decides.
+    }
+}
