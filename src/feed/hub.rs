@@ -34,16 +34,20 @@ impl FeedRecord {
     pub fn event(&self) -> Option<&FeedEvent> {
         let decode = || {
             let Record { partition, offset, ref value, .. } = self.record;
-            match proto::GameEvent::decode(value.clone()) {
+            let why = match proto::GameEvent::decode(value.clone()) {
+                // What others have written may decode, down to nothing at all. A payload
+                // that this build does not know is still an event.
+                Ok(event) if event.event_id.is_empty() || event.event_type.is_empty() => {
+                    "it has no id or no type".to_owned()
+                }
                 Ok(mut event) => {
                     let origin = event.origin.take();
-                    Some(FeedEvent { event, origin })
+                    return Some(FeedEvent { event, origin });
                 }
-                Err(error) => {
-                    tracing::warn!(partition, offset, %error, "a record in the log is no event");
-                    None
-                }
-            }
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(partition, offset, why, "a record in the log is no event");
+            None
         };
         self.event.get_or_init(decode).as_ref()
     }

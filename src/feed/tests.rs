@@ -51,6 +51,7 @@ impl Fixture {
 
     fn push(&self, partition: u32, player: &str) {
         let event = proto::GameEvent {
+            event_id: "an id".into(),
             event_type: "guild_joined".into(),
             player_id: player.into(),
             ..Default::default()
@@ -184,11 +185,13 @@ async fn who_falls_out_of_the_ring_is_told_and_misses_nothing() {
 
 #[tokio::test]
 async fn a_record_that_is_no_event_is_a_gap_and_the_feed_goes_on() {
-    for live in [false, true] {
+    // What is no message, a message of nothing, and a message of something else.
+    let foreign = [&b"\xff\xff"[..], b"", b"x\x01"];
+    for (live, foreign) in foreign.into_iter().flat_map(|f| [(false, f), (true, f)]) {
         let fixture = Fixture::new(1, 1 << 20);
         let write = || {
             fixture.push(0, "alice");
-            fixture.log.push(0, &b"\xff\xff"[..]);
+            fixture.log.push(0, foreign);
             fixture.push(0, "bob");
         };
         if !live {

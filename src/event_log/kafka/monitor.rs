@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::OpenError;
 use super::board::{Board, Topic};
 use super::context::Context;
+use super::ffi::Identity;
 use super::settings::Options;
 use super::topic::{Failure, Inspector, State};
 use super::writer::Writer;
@@ -37,6 +38,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a topic that was just made may take to be known to all brokers.
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+const CREATION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Questions that wait for the thread at the most; further ones are told to come again.
 const MAX_QUESTIONS: usize = 16_384;
@@ -185,11 +187,7 @@ impl Watcher {
         let mut identity = self.inspector.identify()?;
         if identity.is_none() && self.topic.is_none() {
             self.inspector.create()?;
-            let deadline = Instant::now() + CREATION_PATIENCE;
-            while identity.is_none() && Instant::now() < deadline {
-                thread::park_timeout(Duration::from_millis(20));
-                identity = self.inspector.identify()?;
-            }
+            identity = self.wait_for_new_topic()?;
         }
         let Some(identity) = identity else {
             // Made anew only by whoever deleted it, as this may be a cluster in pieces.
@@ -229,6 +227,19 @@ impl Watcher {
         self.topic = Some(topic);
         self.board.set_topic(topic);
         Ok(topic)
+    }
+
+    /// Waits until the brokers know a topic that was just made, and have it led.
+    fn wait_for_new_topic(&self) -> Result<Option<Identity>, Failure> {
+        let deadline = Instant::now() + CREATION_PATIENCE;
+        loop {
+            let identity = self.inspector.identify()?;
+            let led = identity.is_some_and(|found| self.inspector.bounds(found.partitions).is_ok());
+            if led || Instant::now() >= deadline {
+                return Ok(identity);
+            }
+            thread::park_timeout(CREATION_PAUSE);
+        }
     }
 
     /// Whether the topic is fit to be the log.
