@@ -19,8 +19,13 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration
 pub(super) async fn run(shared: &Shared) {
     let mut pause = RETRY_PAUSES.0;
     let mut resume = None;
+    let mut told = None;
     loop {
         let error = read(shared, &mut resume, &mut pause).await;
+        if pause == RETRY_PAUSES.0 {
+            // It could be read in between.
+            told = None;
+        }
         if shared.closing.is_cancelled() {
             // The log goes before the tail; that it cannot be read then is no news.
             return std::future::pending().await;
@@ -38,7 +43,13 @@ pub(super) async fn run(shared: &Shared) {
             ReadError::Damaged(_) => resume = None,
             ReadError::Unavailable(_) => {}
         }
-        tracing::warn!(%error, "the tail of the log cannot be read; trying again");
+        // One that stays the same is said once.
+        if told.as_ref() == Some(&error) {
+            tracing::debug!(%error, "the tail of the log still cannot be read");
+        } else {
+            tracing::warn!(%error, "the tail of the log cannot be read; trying again");
+            told = Some(error);
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_PAUSES.1);
     }

@@ -329,12 +329,19 @@ async fn watch_health(
     serving: watch::Sender<Serving>,
     writable: Gauge,
 ) {
+    let mut told = None;
     loop {
         let stops = *stopping.borrow_and_update();
         let writes = match &*log.borrow_and_update() {
-            LogHealth::Writable => true,
+            LogHealth::Writable => {
+                told = None;
+                true
+            }
             LogHealth::Unwritable(reason) => {
-                tracing::error!(%reason, "the log takes no writes");
+                if !stops && told.as_ref() != Some(reason) {
+                    tracing::error!(%reason, "the log takes no writes");
+                    told = Some(Arc::clone(reason));
+                }
                 false
             }
         };

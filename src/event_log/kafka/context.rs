@@ -1,7 +1,7 @@
 //! What librdkafka has to say: its log lines, its errors, its statistics.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +19,8 @@ use rdkafka::statistics::Statistics;
 pub(super) struct Context {
     /// Why the brokers could not be talked to, the last time.
     cause: Arc<Mutex<Option<String>>>,
+    /// Counts what was heard: lines, errors, statistics.
+    heard: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -35,6 +37,13 @@ impl Context {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a poll gave something, or something was heard during it: rdkafka says nothing
+    /// of what it hands to a context, although more may wait behind it.
+    pub fn hears(&self, poll: impl FnOnce() -> bool) -> bool {
+        let before = self.heard.load(Ordering::Relaxed);
+        poll() || self.heard.load(Ordering::Relaxed) != before
+    }
+
     /// Once all is well again.
     pub fn forget_cause(&self) {
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -44,6 +53,7 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Notice, Warning};
+        self.heard.fetch_add(1, Ordering::Relaxed);
         match (level, facility) {
             // Each attempt to connect that fails is one; what that means, and for how long,
             // the log itself says. And properties for writing are no use to readers.
@@ -60,6 +70,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         // That all brokers are down is what follows from the cause, not the cause.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
@@ -68,6 +79,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         self.metrics.update(&statistics);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
@@ -36,15 +36,19 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// How often it is asked whether to wait on.
+const SLICE: Duration = Duration::from_millis(50);
+
 /// Asks the cluster for a topic; none where there is no such topic. Blocks for `timeout` at
-/// the most.
+/// the most, and less when `gives_up`, which is told how long it has been, says so.
 pub(super) fn identify<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     timeout: Duration,
+    gives_up: impl Fn(Duration) -> bool,
 ) -> Result<Option<Identity>, RDKafkaErrorCode> {
     let Ok(name) = CString::new(topic) else { return Err(RDKafkaErrorCode::InvalidTopic) };
-    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let millis = |duration: Duration| i32::try_from(duration.as_millis()).unwrap_or(i32::MAX);
     let kafka = client.native_ptr();
     // SAFETY: `kafka` lives as long as `client`. Each object is freed once, by its `Owned`,
     // in the reverse order of declaration, so that the event goes before the queue. What is
@@ -58,17 +62,29 @@ pub(super) fn identify<C: ClientContext>(
             ),
             c::rd_kafka_AdminOptions_destroy,
         );
-        c::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, ptr::null_mut(), 0);
+        c::rd_kafka_AdminOptions_set_request_timeout(
+            options.0,
+            millis(timeout),
+            ptr::null_mut(),
+            0,
+        );
         let mut names = [name.as_ptr()];
         let topics = Owned(
             c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
             c::rd_kafka_TopicCollection_destroy,
         );
         c::rd_kafka_DescribeTopics(kafka, topics.0, options.0, queue.0);
-        let event = Owned(c::rd_kafka_queue_poll(queue.0, millis), c::rd_kafka_event_destroy);
-        if event.0.is_null() {
-            return Err(RDKafkaErrorCode::OperationTimedOut);
-        }
+        let began = Instant::now();
+        let event = loop {
+            let event = c::rd_kafka_queue_poll(queue.0, millis(SLICE));
+            if !event.is_null() {
+                break Owned(event, c::rd_kafka_event_destroy);
+            }
+            let waited = began.elapsed();
+            if waited >= timeout || gives_up(waited) {
+                return Err(RDKafkaErrorCode::OperationTimedOut);
+            }
+        };
         failed(c::rd_kafka_event_error(event.0))?;
         let result = c::rd_kafka_event_DescribeTopics_result(event.0);
         if result.is_null() {

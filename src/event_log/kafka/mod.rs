@@ -64,7 +64,7 @@ use crate::clock::Timestamp;
 
 /// How long opening waits for the first look at the topic, so that a log that is well is
 /// well from the start.
-const FIRST_LOOK: Duration = Duration::from_secs(15);
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Why a log that was closed takes nothing.
 const CLOSED: &str = "herald is stopping";

@@ -158,9 +158,7 @@ impl Watcher {
         match &found {
             Ok(_) => {
                 self.context.forget_cause();
-                if self.trouble.take().is_some() {
-                    tracing::info!(topic = self.options.topic, "the topic can be used");
-                }
+                self.trouble = None;
                 self.board.set_reachable(Ok(()));
                 self.writer.look_is_well();
             }
@@ -169,13 +167,15 @@ impl Watcher {
                 tracing::debug!(%failure, "the topic could not be looked at");
             }
             Err(failure) => {
-                let mention = match &self.trouble {
-                    Some((known, when)) => known != failure || when.elapsed() > REMINDER_INTERVAL,
-                    None => true,
-                };
-                if mention {
-                    tracing::warn!(%failure, "the log cannot be used; trying on");
-                    self.trouble = Some((failure.clone(), Instant::now()));
+                // News of the log's health is told by whoever watches it.
+                match &mut self.trouble {
+                    Some((known, when)) if known == failure => {
+                        if when.elapsed() >= REMINDER_INTERVAL {
+                            tracing::warn!(%failure, "the log still cannot be used; trying on");
+                            *when = Instant::now();
+                        }
+                    }
+                    _ => self.trouble = Some((failure.clone(), Instant::now())),
                 }
                 self.board.set_reachable(Err(Arc::clone(&failure.0)));
             }

@@ -169,7 +169,13 @@ impl Source {
         while self.buffered_records < MAX_BUFFERED_RECORDS
             && self.buffered_bytes < MAX_BUFFERED_BYTES
         {
-            match consumer.poll(Duration::ZERO) {
+            let mut polled = None;
+            let hears = consumer.context().hears(|| {
+                polled = consumer.poll(Duration::ZERO);
+                polled.is_some()
+            });
+            match polled {
+                None if hears => {}
                 None => break,
                 Some(Ok(message)) => {
                     let Some(record) = record(&message) else { continue };

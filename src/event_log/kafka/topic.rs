@@ -21,6 +21,10 @@ use crate::event_log::{LogId, Offset, Partition, Position};
 /// How long the cluster may take for one answer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an answer is waited for although a broker is known to be out of reach: another
+/// one may give it.
+const HOPE: Duration = Duration::from_secs(1);
+
 /// What an epoch is made of where the brokers give topics no identity.
 const EPOCH_NAMESPACE: Uuid = Uuid::from_u128(0x6f1f_3c52_0b0e_5d0c_9d5a_54a3_3f0b_7c11);
 
@@ -118,12 +122,18 @@ impl Inspector {
 
     /// Handles what librdkafka has to say.
     pub fn listen(&self) {
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        while self.context.hears(|| self.consumer.poll(Duration::ZERO).is_some()) {}
     }
 
     /// The topic's identity; none where there is no such topic.
     pub fn identify(&self) -> Result<Option<Identity>, Failure> {
-        let found = ffi::identify(self.consumer.client(), &self.options.topic, REQUEST_TIMEOUT);
+        // librdkafka tries on; when it is known what is wrong, that is the answer.
+        let hopeless = |waited| {
+            self.listen();
+            waited >= HOPE && self.context.cause().is_some()
+        };
+        let (client, topic) = (self.consumer.client(), &self.options.topic);
+        let found = ffi::identify(client, topic, REQUEST_TIMEOUT, hopeless);
         found.map_err(|code| self.failure(code))
     }
 
@@ -326,6 +336,9 @@ impl Inspector {
                 | RDKafkaErrorCode::SSL,
                 Some(cause),
             ) => format!("no broker of {brokers} can be used: {cause}").into(),
+            (RDKafkaErrorCode::OperationTimedOut, None) => {
+                format!("no broker of {brokers} answers").into()
+            }
             (code, _) => format!("the brokers at {brokers} answer: {}", code_text(code)).into(),
         })
     }
