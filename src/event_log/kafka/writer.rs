@@ -50,9 +50,10 @@ struct Tally {
     began: Instant,
     /// Records handed to a producer and not completed.
     pending: AtomicUsize,
-    /// Milliseconds since `began` at which something was last acknowledged, or the first of
-    /// those pending was handed over.
-    news: AtomicU64,
+    /// Milliseconds since `began` at which something was last acknowledged.
+    acknowledged: AtomicU64,
+    /// The same for when the first of those pending was handed over.
+    waiting_since: AtomicU64,
     drained: Notify,
     /// The producer is of no more use.
     fatal: AtomicBool,
@@ -61,7 +62,7 @@ struct Tally {
 impl Tally {
     fn begin(&self) {
         if self.pending.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.tell();
+            self.waiting_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
@@ -71,19 +72,23 @@ impl Tally {
         }
     }
 
-    fn tell(&self) {
-        self.news.store(millis(self.began.elapsed()), Ordering::Relaxed);
+    fn acknowledge(&self) {
+        self.acknowledged.store(self.now(), Ordering::Relaxed);
     }
 
+    /// For how long records have been waiting, and nothing was acknowledged.
     fn silence(&self) -> Duration {
-        self.began
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.news.load(Ordering::Relaxed)))
+        if self.pending.load(Ordering::SeqCst) == 0 {
+            return Duration::ZERO;
+        }
+        let acknowledged = self.acknowledged.load(Ordering::Relaxed);
+        let since = acknowledged.max(self.waiting_since.load(Ordering::Relaxed));
+        Duration::from_millis(self.now().saturating_sub(since))
     }
-}
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A producer for one log.
@@ -123,7 +128,7 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
         ack.complete(match result {
             Ok(message) => {
-                self.tally.tell();
+                self.tally.acknowledge();
                 let place = u32::try_from(message.partition()).ok();
                 match place.zip(u64::try_from(message.offset()).ok()) {
                     Some((partition, offset)) => Ok(Appended {
@@ -183,7 +188,8 @@ impl Writer {
         let tally = Tally {
             began: Instant::now(),
             pending: AtomicUsize::new(0),
-            news: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            waiting_since: AtomicU64::new(0),
             drained: Notify::new(),
             fatal: AtomicBool::new(false),
         };
@@ -209,10 +215,11 @@ impl Writer {
         self.shared.attach(log)
     }
 
-    /// Whether records are under way, and something was acknowledged a moment ago.
+    /// Whether something was acknowledged a moment ago.
     pub fn is_getting_through(&self) -> bool {
         let tally = &self.shared.tally;
-        tally.pending.load(Ordering::SeqCst) > 0 && tally.silence() < STALL
+        let at = tally.acknowledged.load(Ordering::Relaxed);
+        at > 0 && Duration::from_millis(tally.now().saturating_sub(at)) < STALL
     }
 
     /// The topic can be used: what was wrong before need not be any more, and the next
@@ -325,6 +332,8 @@ fn headers(attributes: &Attributes) -> OwnedHeaders {
 
 impl Shared {
     fn run(&self) {
+        // When it was seen that nothing gets through.
+        let mut stalled = None;
         while !self.stopping.load(Ordering::Relaxed) {
             let Some(session) = self.session.load_full() else {
                 thread::park_timeout(POLL);
@@ -336,7 +345,7 @@ impl Shared {
                 drop(session);
                 self.rebuild(log);
             }
-            self.look_for_stall();
+            self.look_for_stall(&mut stalled);
         }
         self.retire(None);
     }
@@ -378,16 +387,18 @@ impl Shared {
         }
     }
 
-    fn look_for_stall(&self) {
-        let pending = self.tally.pending.load(Ordering::SeqCst);
-        if pending > 0 && self.tally.silence() >= STALL {
+    /// Takes no more when nothing gets through, until something does or, with nothing left
+    /// that could, until the monitor finds the topic well.
+    fn look_for_stall(&self, stalled: &mut Option<u64>) {
+        if self.tally.silence() >= STALL {
+            stalled.get_or_insert(self.tally.now());
             let cause = self.context.cause().map_or(String::new(), |cause| format!(": {cause}"));
             let seconds = STALL.as_secs();
-            let stalled = format!("no acknowledgement for {seconds} s{cause}");
-            self.board.set_producing(Err(stalled.into()));
-        } else if pending > 0 {
+            self.board
+                .set_producing(Err(format!("no acknowledgement for {seconds} s{cause}").into()));
+        } else if stalled.is_some_and(|at| self.tally.acknowledged.load(Ordering::Relaxed) >= at) {
+            *stalled = None;
             self.board.set_producing(Ok(()));
         }
-        // With nothing pending there is no telling; the monitor decides.
     }
 }
