@@ -34,7 +34,9 @@ const IDLE_TURN: Duration = Duration::from_millis(200);
 /// How long it then waits before it looks again.
 const IDLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often a reader that hears nothing asks where the log ends.
+/// How soon a reader that has come to an end asks whether there really is nothing more (what
+/// ends a transaction is no record, and moves the end), and how often it does so after that.
+const FIRST_RECHECK: Duration = Duration::from_millis(200);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a place past the end is waited for: a replica that has just taken over may for
@@ -113,11 +115,13 @@ impl Link {
                 self.assign(source, log, &from).await?;
                 continue;
             }
+            let patience = if source.is_rechecked() { RECHECK_INTERVAL } else { FIRST_RECHECK };
             tokio::select! {
                 () = source.ready() => {}
                 // The sender is on the board, which `self` holds.
                 _ = topic.changed() => {}
-                () = sleep(RECHECK_INTERVAL) => {
+                () = sleep(patience) => {
+                    source.set_rechecked();
                     let bounds = self.bounds_of(log).await?;
                     if source.is_stuck_before(&bounds.end) {
                         let from = source.position().clone();

@@ -61,6 +61,8 @@ pub(super) struct Source {
     trimmed: Vec<Trimmed>,
     /// The position was moved over offsets that hold no record.
     moved: bool,
+    /// It was asked for the end since it was last reached.
+    rechecked: bool,
     buffered_records: usize,
     buffered_bytes: usize,
     turn: usize,
@@ -82,6 +84,7 @@ impl Source {
             position: Position::default(),
             trimmed: Vec::new(),
             moved: false,
+            rechecked: false,
             buffered_records: 0,
             buffered_bytes: 0,
             turn: 0,
@@ -152,6 +155,16 @@ impl Source {
         self.is_at_end() && !self.position.covers(end)
     }
 
+    /// Whether the end was asked for since it was last reached.
+    pub fn is_rechecked(&self) -> bool {
+        self.rechecked
+    }
+
+    /// Notes that the end is being asked for.
+    pub fn set_rechecked(&mut self) {
+        self.rechecked = true;
+    }
+
     /// Waits until there is something to take.
     pub async fn ready(&self) {
         self.ready.notified().await;
@@ -183,11 +196,13 @@ impl Source {
                         continue;
                     };
                     share.at_end = false;
+                    self.rechecked = false;
                     self.buffered_records += 1;
                     self.buffered_bytes += bytes(&record);
                     share.records.push_back(record);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.rechecked = false;
                     let share = usize::try_from(partition).ok();
                     if let Some(share) = share.and_then(|index| self.shares.get_mut(index)) {
                         share.at_end = true;
