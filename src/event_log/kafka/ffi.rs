@@ -133,3 +133,13 @@ pub(super) fn surely_not_written(message: &BorrowedMessage<'_>) -> bool {
     let status = unsafe { c::rd_kafka_message_status(message.ptr()) };
     status == c::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
+
+/// Puts a producer into the state in which a broken promise of idempotence leaves it.
+#[cfg(test)]
+pub(super) fn break_producer<C: ClientContext>(client: &Client<C>) {
+    let error = c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client lives for longer than the call, and the text is static.
+    unsafe {
+        c::rd_kafka_test_fatal_error(client.native_ptr(), error, c"broken by a test".as_ptr());
+    }
+}

@@ -208,10 +208,10 @@ impl Watcher {
         let is_news = self.topic != Some(topic) || self.trouble.is_some();
         let is_due = self.looked_at_state.is_none_or(|when| when.elapsed() >= STATE_INTERVAL);
         if is_news || is_due {
-            self.judge(&self.inspector.state()?)?;
+            self.judge(&self.inspector.state()?, self.is_known(log))?;
             self.looked_at_state = Some(Instant::now());
         }
-        if self.topic.is_none_or(|held| held.log != log) {
+        if !self.is_known(log) {
             self.writer.attach(log).map_err(|error| Failure(error.to_string().into()))?;
             match self.topic {
                 None => tracing::info!(
@@ -223,6 +223,18 @@ impl Watcher {
                     "the topic was deleted and made anew; cursors of the old one are refused"
                 ),
             }
+        }
+        if let Some(before) = self.topic
+            && before.log == log
+            && before.partitions != topic.partitions
+        {
+            let spread = self.options.key_partitions();
+            tracing::warn!(
+                before = before.partitions,
+                now = topic.partitions,
+                "the topic has another number of partitions; players stay spread over {spread}, \
+                 and from the next start on --key-partitions {spread} has to be given"
+            );
         }
         self.topic = Some(topic);
         self.board.set_topic(topic);
@@ -242,9 +254,19 @@ impl Watcher {
         }
     }
 
-    /// Whether the topic is fit to be the log.
-    fn judge(&self, state: &State) -> Result<(), Failure> {
-        let problems = state.problems(&self.options);
+    /// Whether this log was served already.
+    fn is_known(&self, log: LogId) -> bool {
+        self.topic.is_some_and(|held| held.log == log)
+    }
+
+    /// Whether the topic is fit to be the log. One that was found fit may have got more
+    /// partitions since; players stay where they are.
+    fn judge(&self, state: &State, is_known: bool) -> Result<(), Failure> {
+        let mut options = self.options.clone();
+        if is_known {
+            options.key_partitions = Some(options.key_partitions());
+        }
+        let problems = state.problems(&options);
         if !problems.is_empty() {
             let topic = &self.options.topic;
             return Err(Failure(

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -13,8 +14,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
-use crate::event_log::conformance::{Harness, conformance_suite};
-use crate::event_log::{EventLog, Offset, Partition};
+use crate::event_log::conformance::{
+    Harness, Writing, conformance_suite, next, reader, record, within_patience,
+};
+use crate::event_log::{AppendError, EventLog, Offset, Partition, ReadLimits};
 
 #[allow(clippy::disallowed_methods, reason = "tests are told where the broker is")]
 fn variable(name: &str) -> Option<String> {
@@ -36,8 +39,14 @@ fn has_broker() -> bool {
 }
 
 fn options(partitions: u32) -> Options {
+    let brokers = variable("TEST_KAFKA_BROKERS").expect("there is a broker");
+    Options { brokers, ..template(partitions) }
+}
+
+/// A topic of its own, without a broker.
+fn template(partitions: u32) -> Options {
     Options {
-        brokers: variable("TEST_KAFKA_BROKERS").expect("there is a broker"),
+        brokers: String::new(),
         topic: format!("test-{}", Uuid::new_v4()),
         properties: Properties::default(),
         key_partitions: Some(partitions),
@@ -99,3 +108,98 @@ impl Harness for KafkaHarness {
 }
 
 conformance_suite!(KafkaHarness);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_failed_for_good_is_built_anew() {
+    if !has_broker() {
+        return;
+    }
+    within_patience(async {
+        let log = open(&options(2)).await;
+        let writing = Writing::to(log.clone());
+        for round in 0..3 {
+            // Some are under way when it happens, and each is answered.
+            let under_way: Vec<_> =
+                (0..100).map(|_| writing.appender.append(record(0, b"x"))).collect();
+            log.writer.break_producer();
+            let mut taken = 0;
+            for outcome in join_all(under_way).await {
+                match outcome {
+                    Ok(_) => taken += 1,
+                    Err(error) => assert!(
+                        matches!(
+                            error,
+                            AppendError::Unavailable(_) | AppendError::OutcomeUnknown(_)
+                        ),
+                        "{error:?}"
+                    ),
+                }
+            }
+            let appended = loop {
+                match writing.appender.append(record(0, b"again")).await {
+                    Ok(appended) => break appended,
+                    Err(AppendError::Unavailable(_)) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error:?}"),
+                }
+            };
+            assert!(appended.offset >= taken, "round {round}");
+            log.health().wait_for(|health| *health == Health::Writable).await.expect("it is open");
+        }
+        writing.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_readers_than_consumers_all_get_everything() {
+    if !has_broker() {
+        return;
+    }
+    within_patience(async {
+        let log = open(&options(2)).await;
+        let writing = Writing::to(log.clone());
+        for number in 0..50u8 {
+            writing.append(u32::from(number % 2), &[number]).await;
+        }
+        let as_log: Arc<dyn EventLog> = log.clone();
+        let mut readers = Vec::new();
+        for _ in 0..12 {
+            readers.push(reader(&as_log, Position::default()).await);
+        }
+        let few = ReadLimits { records: 7, bytes: 1 << 20 };
+        // All read to the end, and wait there together for one more.
+        let reading = join_all(readers.iter_mut().map(async |reader| {
+            let mut found = Vec::new();
+            while found.len() < 51 {
+                found.extend(next(reader, few).await.records.into_iter().map(|r| r.value));
+            }
+            found.sort_unstable();
+            assert!(found.iter().map(|value| value[0]).eq(0..51));
+        }));
+        let (_, ()) = tokio::join!(reading, async {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            writing.append(0, &[50]).await;
+        });
+        drop(readers);
+        writing.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_brokers_the_log_opens_and_says_why_it_takes_nothing() {
+    within_patience(async {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let brokers = nobody.local_addr().unwrap().to_string();
+        drop(nobody);
+        let log = open(&Options { brokers: brokers.clone(), ..template(1) }).await;
+        let writing = Writing::to(log.clone());
+        let refused = writing.appender.append(record(0, b"x")).await;
+        let Err(AppendError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains(&brokers) && why.contains("Connection refused"), "{why}");
+        assert!(matches!(log.bounds().await, Err(ReadError::Unavailable(_))));
+        log.close().await;
+        writing.end().await;
+    })
+    .await;
+}

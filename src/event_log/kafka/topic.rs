@@ -21,6 +21,10 @@ use crate::event_log::{LogId, Offset, Partition, Position};
 /// How long the cluster may take for one answer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the look at the identity may take: so long after the regular look at the latest
+/// it is known that the brokers do not answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long an answer is waited for although a broker is known to be out of reach: another
 /// one may give it.
 const HOPE: Duration = Duration::from_secs(1);
@@ -133,7 +137,7 @@ impl Inspector {
             waited >= HOPE && self.context.cause().is_some()
         };
         let (client, topic) = (self.consumer.client(), &self.options.topic);
-        let found = ffi::identify(client, topic, REQUEST_TIMEOUT, hopeless);
+        let found = ffi::identify(client, topic, LOOK_TIMEOUT, hopeless);
         found.map_err(|code| self.failure(code))
     }
 
@@ -394,8 +398,10 @@ impl State {
                  partitions, or ask for {partitions}"
             )),
             None if partitions != options.key_partitions() => problems.push(format!(
-                "it has {partitions} partitions; say over how many of them players are spread \
-                 (the number must never change): --key-partitions {partitions}"
+                "it has {partitions} partitions; say with --key-partitions over how many of them \
+                 players are spread: {partitions} for a topic that herald has not written to, else \
+                 what it was when the first event was written ({} unless it was given)",
+                options.key_partitions()
             )),
             _ => {}
         }
@@ -464,7 +470,7 @@ mod tests {
         for (state, options, says) in [
             (state(6, &[("message.timestamp.type", "CreateTime")]), options(), "LogAppendTime"),
             (state(6, &[("cleanup.policy", "compact,delete")]), options(), "cleanup.policy=delete"),
-            (state(12, &[]), options(), "--key-partitions 12"),
+            (state(12, &[]), options(), "12 for a topic"),
             (state(3, &[]), explicit(6), "ask for 3"),
             (state(6, &[]), Options { replication_factor: Some(3), ..options() }, "2 replicas"),
             (

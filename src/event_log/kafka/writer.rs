@@ -32,12 +32,19 @@ use crate::event_log::{
 };
 
 /// After so long without an acknowledgement, although records wait for one, the log takes no
-/// more: callers are told at once rather than at their deadlines. A change of leader takes
-/// less.
-const STALL: Duration = Duration::from_secs(3);
+/// more: callers are told at once rather than at their deadlines. The crash of a broker takes
+/// less, which holds up its partitions until its session is over: nine seconds, unless
+/// `broker.session.timeout.ms` says otherwise.
+const STALL: Duration = Duration::from_secs(12);
+
+/// For so long an acknowledgement is a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
 /// How long the thread waits for librdkafka before it looks around.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long it waits before it tries again to build a producer.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a producer that is of no more use may take to hand back what it holds.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -55,15 +62,15 @@ struct Tally {
     /// The same for when the first of those pending was handed over.
     waiting_since: AtomicU64,
     drained: Notify,
-    /// The producer is of no more use.
-    fatal: AtomicBool,
 }
 
 impl Tally {
     fn begin(&self) {
-        if self.pending.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.waiting_since.store(self.now(), Ordering::Relaxed);
+        // Before it counts, or it would seem to have waited since the last one did.
+        if self.pending.load(Ordering::SeqCst) == 0 {
+            self.waiting_since.store(self.now(), Ordering::SeqCst);
         }
+        self.pending.fetch_add(1, Ordering::SeqCst);
     }
 
     fn end(&self) {
@@ -114,10 +121,6 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            tracing::error!(reason, "the producer failed for good");
-            self.tally.fatal.store(true, Ordering::Relaxed);
-        }
         self.context.error(error, reason);
     }
 }
@@ -191,7 +194,6 @@ impl Writer {
             acknowledged: AtomicU64::new(0),
             waiting_since: AtomicU64::new(0),
             drained: Notify::new(),
-            fatal: AtomicBool::new(false),
         };
         let shared = Arc::new(Shared {
             options,
@@ -215,11 +217,18 @@ impl Writer {
         self.shared.attach(log)
     }
 
+    /// Has librdkafka give up the producer, as a fatal error would.
+    #[cfg(test)]
+    pub fn break_producer(&self) {
+        let session = self.shared.session.load_full().expect("there is a topic");
+        ffi::break_producer(session.producer.client());
+    }
+
     /// Whether something was acknowledged a moment ago.
     pub fn is_getting_through(&self) -> bool {
         let tally = &self.shared.tally;
         let at = tally.acknowledged.load(Ordering::Relaxed);
-        at > 0 && Duration::from_millis(tally.now().saturating_sub(at)) < STALL
+        at > 0 && Duration::from_millis(tally.now().saturating_sub(at)) < SIGN_OF_LIFE
     }
 
     /// The topic can be used: what was wrong before need not be any more, and the next
@@ -340,7 +349,8 @@ impl Shared {
                 continue;
             };
             session.producer.poll(POLL);
-            if self.tally.fatal.swap(false, Ordering::Relaxed) {
+            if let Some((_, why)) = session.producer.client().fatal_error() {
+                tracing::error!(why, "the producer failed for good; building a new one");
                 let log = session.log;
                 drop(session);
                 self.rebuild(log);
@@ -360,7 +370,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::error!(%error, "no new producer can be built; trying again");
-                self.tally.fatal.store(true, Ordering::Relaxed);
+                thread::park_timeout(REBUILD_PAUSE);
             }
         }
     }
