@@ -19,7 +19,7 @@ const BESIDE: &[(&str, &str)] = &[("main", "cli"), ("server", "config")];
 /// Crates that stay in the places named here; a name that ends in `*` stands for
 /// all crates that begin with it.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("rdkafka*", &["event_log/kafka"]),
+    ("rdkafka*", &["event_log/kafka", "cli/bench"]),
     ("rusqlite", &["event_log/local"]),
     ("tonic*", &["grpc", "client", "server", "cli/bench"]),
     ("axum*", &["http", "server"]),
@@ -245,7 +245,11 @@ mod tests {
         accepted("cli/bench/echo.rs", "use tonic::Request;");
         accepted("cli/bench.rs", "tonic::include_proto!(\"echo\");");
         refused("event_log/mod.rs", "use rusqlite::Connection;", "event_log/local only");
-        refused("event_log/kafkaesque.rs", "use rdkafka::Message;", "event_log/kafka only");
+        refused(
+            "event_log/kafkaesque.rs",
+            "use rdkafka::Message;",
+            "event_log/kafka, cli/bench only",
+        );
         refused("commands/mod.rs", "fn f() -> Result<(), tonic::Status> {}", "`tonic` belongs");
         refused("cli/tail.rs", "use tonic_types::ErrorDetails;", "`tonic_types` belongs");
         refused("grpc/mod.rs", "use axum;", "`axum` belongs");

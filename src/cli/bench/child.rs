@@ -26,13 +26,10 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts the yardstick on a free port.
-    pub fn echo(single_thread: bool) -> anyhow::Result<Self> {
+    /// Starts a yardstick on a free port, with `arguments` besides.
+    pub fn echo(arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = this_program()?;
-        command.args(["bench", "echo", "--listen", "127.0.0.1:0"]);
-        if single_thread {
-            command.arg("--single-thread");
-        }
+        command.args(["bench", "echo", "--listen", "127.0.0.1:0"]).args(arguments);
         command.stdout(Stdio::piped());
         Self::start(command, None).context("cannot start the echo server")
     }

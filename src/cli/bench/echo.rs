@@ -4,15 +4,25 @@
 //! nothing else, so that what a durable write costs can be seen against what the
 //! call alone costs. The handler is put together by hand: the generated stubs
 //! would bring Herald's own codec with them.
+//!
+//! With a Kafka it writes each request there first, by rdkafka's `FutureProducer` as
+//! the examples of that do it: the yardstick of what a durable write costs.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use anyhow::Context as _;
 use clap::Args;
+use prost::Message as _;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
@@ -40,6 +50,12 @@ pub struct Echo {
     /// Use one thread for all instead of tokio's default of one a core.
     #[arg(long)]
     single_thread: bool,
+    /// Write each request to this Kafka before answering it.
+    #[arg(long, value_name = "BROKERS")]
+    kafka_brokers: Option<String>,
+    /// The topic to write to; made when it is missing.
+    #[arg(long, value_name = "NAME", default_value = "herald-bench")]
+    topic: String,
 }
 
 impl Echo {
@@ -56,9 +72,13 @@ impl Echo {
                 .with_context(|| format!("cannot listen on {}", self.listen))?
                 .with_nodelay(Some(true));
             let address = incoming.local_addr().context("no local address")?;
+            let service = match self.kafka_brokers {
+                None => Service(None),
+                Some(brokers) => Service(Some(Kafka::connect(&brokers, self.topic).await?)),
+            };
             output.line(format_args!("listening on http://{address}"))?;
             output.flush()?;
-            let server = Server::builder().add_service(Service).serve_with_incoming(incoming);
+            let server = Server::builder().add_service(service).serve_with_incoming(incoming);
             server.await.context("the server failed")?;
             Ok(Exit::Done)
         })
@@ -67,8 +87,43 @@ impl Echo {
 
 type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
+/// A topic and its producer.
 #[derive(Clone)]
-struct Service;
+struct Kafka {
+    producer: FutureProducer,
+    topic: Arc<str>,
+}
+
+impl Kafka {
+    /// As durable, and as quick to send, as Herald's own.
+    async fn connect(brokers: &str, topic: String) -> anyhow::Result<Self> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", brokers)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1");
+        let admin: AdminClient<_> = config.create()?;
+        let new = NewTopic::new(&topic, 6, TopicReplication::Fixed(-1));
+        for made in admin.create_topics([&new], &AdminOptions::new()).await? {
+            if let Err((topic, code)) = made
+                && code != RDKafkaErrorCode::TopicAlreadyExists
+            {
+                anyhow::bail!("cannot make topic {topic}: {code}");
+            }
+        }
+        Ok(Self { producer: config.create()?, topic: topic.into() })
+    }
+
+    async fn write(&self, request: &PurchaseItemRequest) -> Result<(), Status> {
+        let value = request.encode_to_vec();
+        let record = FutureRecord::to(&self.topic).key(&request.player_id).payload(&value);
+        let written = self.producer.send(record, Timeout::Never).await;
+        written.map(drop).map_err(|(error, _)| Status::unavailable(error.to_string()))
+    }
+}
+
+#[derive(Clone)]
+struct Service(Option<Kafka>);
 
 impl NamedService for Service {
     const NAME: &'static str = "game.v1.GameService";
@@ -88,18 +143,25 @@ impl tower::Service<http::Request<Body>> for Service {
             let status = Status::unimplemented("this is only the yardstick of a benchmark");
             return Box::pin(async move { Ok(status.into_http()) });
         }
-        Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).unary(Handler, request).await) })
+        let handler = Handler(self.0.clone());
+        Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).unary(handler, request).await) })
     }
 }
 
-struct Handler;
+struct Handler(Option<Kafka>);
 
 impl UnaryService<PurchaseItemRequest> for Handler {
     type Response = PurchaseItemResponse;
     type Future = BoxFuture<Response<PurchaseItemResponse>, Status>;
 
     fn call(&mut self, request: Request<PurchaseItemRequest>) -> Self::Future {
-        Box::pin(async move { Ok(Response::new(answer(request.into_inner()))) })
+        let (kafka, request) = (self.0.clone(), request.into_inner());
+        Box::pin(async move {
+            if let Some(kafka) = kafka {
+                kafka.write(&request).await?;
+            }
+            Ok(Response::new(answer(request)))
+        })
     }
 }
 

@@ -45,6 +45,10 @@ pub struct Write {
     /// Compare with a bare tonic server on a single thread too.
     #[arg(long)]
     echo_single_thread: bool,
+    /// Compare with a bare tonic server that writes to this Kafka by rdkafka's
+    /// FutureProducer too.
+    #[arg(long, value_name = "BROKERS")]
+    future_producer: Option<String>,
     /// How often to measure each; 3 in a comparison, else 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
@@ -174,10 +178,14 @@ impl Write {
             Entry { name: "herald", target, _child: None }
         }];
         if self.echo {
-            entries.push(Entry::child("echo", Child::echo(false)?)?);
+            entries.push(Entry::child("echo", Child::echo(&[])?)?);
         }
         if self.echo_single_thread {
-            entries.push(Entry::child("echo-1-thread", Child::echo(true)?)?);
+            entries.push(Entry::child("echo-1-thread", Child::echo(&["--single-thread"])?)?);
+        }
+        if let Some(brokers) = &self.future_producer {
+            let kafka = ["--kafka-brokers", brokers];
+            entries.push(Entry::child("future-producer", Child::echo(&kafka)?)?);
         }
         Ok(entries)
     }
