@@ -21,6 +21,10 @@ use crate::event_log::{LogId, Offset, Partition, Position};
 /// How long the cluster may take for one answer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much of what librdkafka has to say is handled at a time: more than it says in a
+/// second while no broker can be reached.
+const MAX_NEWS: usize = 100;
+
 /// What an epoch is made of where the brokers give topics no identity.
 const EPOCH_NAMESPACE: Uuid = Uuid::from_u128(0x6f1f_3c52_0b0e_5d0c_9d5a_54a3_3f0b_7c11);
 
@@ -42,6 +46,23 @@ pub(super) struct Failure(pub Arc<str>);
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Why a topic cannot be described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescribeError {
+    /// The brokers answer, and have no such topic.
+    #[error("there is no topic {0}")]
+    Missing(String),
+    /// The brokers cannot be reached, or refuse to answer.
+    #[error("{0}")]
+    Unavailable(Arc<str>),
+}
+
+impl From<Failure> for DescribeError {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(failure.0)
     }
 }
 
@@ -116,9 +137,12 @@ impl Inspector {
         Ok(Self { options, context, consumer, admin, runtime: runtime.map_err(OpenError::Thread)? })
     }
 
-    /// Handles what librdkafka has to say.
+    /// Handles what librdkafka has to say. After a log line a poll returns nothing, as it does
+    /// when there is nothing, so that it cannot be asked whether there is more.
     pub fn listen(&self) {
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        for _ in 0..MAX_NEWS {
+            self.consumer.poll(Duration::ZERO);
+        }
     }
 
     /// The topic's identity; none where there is no such topic.
@@ -268,10 +292,10 @@ impl Inspector {
         Ok(position)
     }
 
-    /// Everything about the topic. A topic that is missing is a failure.
-    pub fn describe(&self) -> Result<TopicDescription, Failure> {
+    /// Everything about the topic.
+    pub fn describe(&self) -> Result<TopicDescription, DescribeError> {
         let Some(identity) = self.identify()? else {
-            return Err(self.failure(RDKafkaErrorCode::UnknownTopicOrPartition));
+            return Err(DescribeError::Missing(self.options.topic.clone()));
         };
         let state = self.state()?;
         let problems = state.problems(&self.options);
@@ -326,6 +350,12 @@ impl Inspector {
                 | RDKafkaErrorCode::SSL,
                 Some(cause),
             ) => format!("no broker of {brokers} can be used: {cause}").into(),
+            (
+                RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown,
+                None,
+            ) => format!("the brokers at {brokers} do not answer").into(),
             (code, _) => format!("the brokers at {brokers} answer: {}", code_text(code)).into(),
         })
     }
