@@ -12,6 +12,7 @@ mod output;
 mod remote;
 mod serve;
 mod tail;
+mod topic;
 mod words;
 
 use std::ffi::OsString;
@@ -56,6 +57,8 @@ enum Command {
     /// Show events as they happen, one line each.
     #[command(after_help = exit::HELP)]
     Tail(tail::Tail),
+    /// Look at the topic in Kafka.
+    Topic(topic::Topic),
     /// Measure a server.
     Bench(bench::Bench),
 }
@@ -89,6 +92,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Session(session) => block_on(session.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
+        Command::Topic(topic) => topic.run(output),
         Command::Bench(bench) => bench.run(output),
     }
 }
