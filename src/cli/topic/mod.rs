@@ -7,6 +7,7 @@ pub mod verdict;
 
 use clap::{Args, Subcommand};
 
+pub use self::describe::{advice, records};
 use super::exit::Exit;
 use super::output::Output;
 

@@ -2,6 +2,9 @@
 
 use crate::event_log::kafka::{PartitionDescription, TopicDescription};
 
+/// How many partitions are named before the others are only counted.
+const MAX_NAMED: usize = 10;
+
 /// What is to be said of a topic. Each entry says what to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -20,8 +23,19 @@ impl Verdict {
         let which = |matches: &dyn Fn(&PartitionDescription) -> bool| {
             let found = partitions.iter().filter(|partition| matches(partition));
             let found: Vec<_> = found.map(|partition| partition.partition.to_string()).collect();
-            let noun = if found.len() == 1 { "partition" } else { "partitions" };
-            (!found.is_empty()).then(|| format!("{noun} {}", found.join(", ")))
+            match found.len() {
+                0 => None,
+                1 => Some(format!("partition {}", found[0])),
+                count if count == partitions.len() => Some("all partitions".to_owned()),
+                count if count > MAX_NAMED => {
+                    let others = count - MAX_NAMED;
+                    Some(format!(
+                        "partitions {} and {others} others",
+                        found[..MAX_NAMED].join(", ")
+                    ))
+                }
+                _ => Some(format!("partitions {}", found.join(", "))),
+            }
         };
         let setting = |name: &str| {
             topic.config.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -124,7 +138,7 @@ pub mod tests {
                     }
                 },
                 &[],
-                &["partitions 0, 1: one replica", "its configuration may not be read"],
+                &["all partitions: one replica", "its configuration may not be read"],
             ),
         ];
         for (change, problems, warnings) in cases {
