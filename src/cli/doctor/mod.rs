@@ -39,6 +39,9 @@ Exit codes:
   2    wrong usage
   130  interrupted (Ctrl-C); 143 terminated";
 
+/// Nobody waits longer for an answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// The part of the time that is kept for stopping the own server.
 const STOP_PART: u32 = 10;
 
@@ -71,12 +74,12 @@ pub struct Doctor {
     #[arg(long, help_heading = "Examination")]
     no_write: bool,
 
-    /// How long all of it may take
+    /// How long all of it may take, up to an hour
     #[arg(
         long,
         value_name = "TIME",
         default_value = "30s",
-        value_parser = duration,
+        value_parser = timeout,
         help_heading = "Examination"
     )]
     timeout: Duration,
@@ -88,6 +91,12 @@ pub struct Doctor {
     /// What the server is, or would be, started with.
     #[command(flatten)]
     settings: Settings,
+}
+
+fn timeout(text: &str) -> anyhow::Result<Duration> {
+    let time = duration(text)?;
+    anyhow::ensure!(time <= MAX_TIMEOUT, "must be at most 1h");
+    Ok(time)
 }
 
 impl Doctor {
