@@ -59,6 +59,13 @@ impl From<Timestamp> for prost_types::Timestamp {
     }
 }
 
+impl From<prost_types::Timestamp> for Timestamp {
+    /// Whole milliseconds, rounded down.
+    fn from(time: prost_types::Timestamp) -> Self {
+        Self(time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000)))
+    }
+}
+
 /// Tells the time.
 #[derive(Clone, Default)]
 pub enum Clock {

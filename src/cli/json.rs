@@ -26,7 +26,7 @@ pub fn canonical(name: &str, message: &impl Message) -> anyhow::Result<String> {
 
 /// Outside of its strings, JSON in one line has no such characters; inside them
 /// an escape means the same.
-fn without_controls(json: String) -> String {
+pub fn without_controls(json: String) -> String {
     if !json.chars().any(super::words::is_unsafe) {
         return json;
     }

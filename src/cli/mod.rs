@@ -6,12 +6,14 @@
 
 mod actions;
 mod bench;
+mod doctor;
 mod exit;
 mod json;
 mod output;
 mod remote;
 mod serve;
 mod tail;
+mod topic;
 mod words;
 
 use std::ffi::OsString;
@@ -56,6 +58,17 @@ enum Command {
     /// Show events as they happen, one line each.
     #[command(after_help = exit::HELP)]
     Tail(tail::Tail),
+    /// Check that everything is all right, from the settings to an event read back.
+    ///
+    /// It starts a server with the settings given, on a port that nobody knows, and uses it
+    /// as a client would; or it examines one that runs, with --server. Unless --no-write is
+    /// given it writes one real event, which stays in the log: the start of a session of the
+    /// player "herald-doctor". It makes no topic. Data goes to stdout, the lines of its own
+    /// server to stderr.
+    #[command(after_help = doctor::EXIT_CODES)]
+    Doctor(Box<doctor::Doctor>),
+    /// Look at the topic in Kafka.
+    Topic(topic::Topic),
     /// Measure a server.
     Bench(bench::Bench),
 }
@@ -89,6 +102,8 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Session(session) => block_on(session.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
+        Command::Doctor(doctor) => doctor.run(output),
+        Command::Topic(topic) => topic.run(output),
         Command::Bench(bench) => bench.run(output),
     }
 }
@@ -96,7 +111,11 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
 /// Runs a client's work; one thread is enough for it.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the runtime")?.block_on(work)
+    let runtime = runtime.context("cannot start the runtime")?;
+    let done = runtime.block_on(work);
+    // Looking up a name may hang, and is waited for otherwise.
+    runtime.shutdown_background();
+    done
 }
 
 /// Puts `serve` in front of arguments that name no command.

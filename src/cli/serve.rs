@@ -119,7 +119,7 @@ impl Stop {
 }
 
 /// Variables that look like settings and are none: slips of the pen, as a rule.
-fn unknown_variables() -> Vec<String> {
+pub fn unknown_variables() -> Vec<String> {
     let command = Settings::augment_args(clap::Command::new("serve"));
     let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
     std::env::vars_os()
@@ -132,7 +132,7 @@ fn unknown_variables() -> Vec<String> {
 }
 
 /// Where the events are, in a word.
-fn place(log: &LogOptions) -> String {
+pub fn place(log: &LogOptions) -> String {
     match log {
         LogOptions::Local(options) => options.data_dir.display().to_string(),
         LogOptions::Kafka(options) => format!("kafka://{}/{}", options.brokers, options.topic),

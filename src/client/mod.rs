@@ -16,6 +16,9 @@ use std::time::Duration;
 pub use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 pub use self::backoff::Backoff;
 pub use self::error::{ClientError, Violation, reason};
@@ -64,6 +67,7 @@ impl Default for ConnectOptions {
 pub struct Client {
     game: GameServiceClient<Channel>,
     feed: EventFeedServiceClient<Channel>,
+    health: HealthClient<Channel>,
     call_timeout: Duration,
 }
 
@@ -104,8 +108,9 @@ impl Client {
         Ok(Self {
             game: GameServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
-            feed: EventFeedServiceClient::new(channel)
+            feed: EventFeedServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
+            health: HealthClient::new(channel),
             call_timeout: options.call_timeout,
         })
     }
@@ -156,6 +161,16 @@ impl Client {
         let mut feed = self.feed.clone();
         self.unary(proto::GetFeedRequest {}, |request| async move { feed.get_feed(request).await })
             .await
+    }
+
+    /// Whether the server says that a service, such as `game.v1.GameService`, does its work
+    /// now.
+    pub async fn is_serving(&self, service: &str) -> Result<bool, ClientError> {
+        let mut health = self.health.clone();
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer =
+            self.unary(request, |request| async move { health.check(request).await }).await?;
+        Ok(answer.status() == ServingStatus::Serving)
     }
 
     /// Opens one stream of events, without a deadline and without reconnecting;

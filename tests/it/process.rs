@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::binary;
 
 /// A running `herald serve`; killed when the test ends early.
-struct Process {
+pub struct Process {
     child: Child,
     lines: BufReader<std::process::ChildStderr>,
-    address: String,
+    pub address: String,
 }
 
 impl Process {
-    fn start(dir: &std::path::Path, flags: &[&str]) -> Self {
+    pub fn start(dir: &std::path::Path, flags: &[&str]) -> Self {
         Self::start_by(&mut Command::new(binary()), dir, flags)
     }
 

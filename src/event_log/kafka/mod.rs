@@ -57,7 +57,7 @@ pub use self::settings::{
     MAX_QUEUED_KIB, MAX_QUEUED_RECORDS, Options, Properties,
 };
 use self::topic::Inspector;
-pub use self::topic::{PartitionDescription, TopicDescription};
+pub use self::topic::{DescribeError, PartitionDescription, TopicDescription};
 use self::writer::Writer;
 use super::{Ack, Bounds, EventLog, Health, LogId, LogReader, NewRecord, Position, ReadError};
 use crate::clock::Timestamp;
@@ -110,15 +110,15 @@ impl KafkaLog {
 }
 
 /// Asks about a topic, without opening it as a log. Blocks for some seconds when the brokers
-/// do not answer, and may not be called on a runtime's thread.
+/// do not answer, and may not be called on a runtime's thread. Makes nothing.
 ///
 /// # Errors
 ///
 /// Why nothing can be said, for an operator.
-pub fn describe_topic(options: Options) -> Result<TopicDescription, String> {
-    let inspector =
-        Inspector::new(options, Context::default()).map_err(|error| error.to_string())?;
-    inspector.describe().map_err(|failure| failure.to_string())
+pub fn describe_topic(options: Options) -> Result<TopicDescription, DescribeError> {
+    let inspector = Inspector::new(options, Context::default())
+        .map_err(|error| DescribeError::Unavailable(error.to_string().into()))?;
+    inspector.describe()
 }
 
 impl EventLog for KafkaLog {

@@ -53,6 +53,23 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Why a topic cannot be described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescribeError {
+    /// The brokers answer, and have no such topic.
+    #[error("there is no topic {0}")]
+    Missing(String),
+    /// The brokers cannot be reached, or refuse to answer.
+    #[error("{0}")]
+    Unavailable(Arc<str>),
+}
+
+impl From<Failure> for DescribeError {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(failure.0)
+    }
+}
+
 /// A topic, as it is shown to an operator.
 #[derive(Clone, Debug)]
 pub struct TopicDescription {
@@ -282,10 +299,10 @@ impl Inspector {
         Ok(position)
     }
 
-    /// Everything about the topic. A topic that is missing is a failure.
-    pub fn describe(&self) -> Result<TopicDescription, Failure> {
+    /// Everything about the topic.
+    pub fn describe(&self) -> Result<TopicDescription, DescribeError> {
         let Some(identity) = self.identify()? else {
-            return Err(self.failure(RDKafkaErrorCode::UnknownTopicOrPartition));
+            return Err(DescribeError::Missing(self.options.topic.clone()));
         };
         let state = self.state()?;
         let problems = state.problems(&self.options);
@@ -340,9 +357,12 @@ impl Inspector {
                 | RDKafkaErrorCode::SSL,
                 Some(cause),
             ) => format!("no broker of {brokers} can be used: {cause}").into(),
-            (RDKafkaErrorCode::OperationTimedOut, None) => {
-                format!("no broker of {brokers} answers").into()
-            }
+            (
+                RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown,
+                None,
+            ) => format!("the brokers at {brokers} do not answer").into(),
             (code, _) => format!("the brokers at {brokers} answer: {}", code_text(code)).into(),
         })
     }

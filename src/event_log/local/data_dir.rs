@@ -8,11 +8,11 @@ use super::OpenError;
 
 /// Empty; whoever holds its lock owns the folder. The operating system lets go of
 /// the lock when the process dies, however it dies.
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// The database. SQLite keeps two more files beside it, with `-wal` and `-shm`
 /// at the end, which belong to it: the newest records may be in them alone.
-const DATABASE_FILE: &str = "events.sqlite3";
+pub(super) const DATABASE_FILE: &str = "events.sqlite3";
 
 /// A folder owned by this process until it is dropped.
 pub(super) struct DataDir {

@@ -1,6 +1,6 @@
 //! The embedded log: one SQLite database in one folder, for one process.
 //!
-//! * `data_dir`: the folder, its lock.
+//! * `data_dir`: the folder, its lock; `folder`: what can be said of it from outside.
 //! * `schema`, `store`: the database, and what a failed write means.
 //! * `queue`, `writer`: from the callers through one thread to the disk.
 //! * `cache`, `reader`: from memory or from the disk to the readers.
@@ -17,6 +17,7 @@
 
 mod cache;
 mod data_dir;
+mod folder;
 mod queue;
 mod reader;
 mod retention;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 
 use self::cache::Cache;
 use self::data_dir::DataDir;
+pub use self::folder::{FolderDescription, describe_folder};
 use self::queue::Queue;
 use self::reader::{LocalReader, ReadPool};
 pub use self::retention::MIN_RETENTION_BYTES;
