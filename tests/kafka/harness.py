@@ -1,5 +1,6 @@
 """A Kafka, a Herald on it, and a subscriber: what all tests here are made of."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -220,6 +221,18 @@ class Herald(running.Server):
         *refusal, details = self.refuses_to_buy()
         assert tuple(refusal) == UNAVAILABLE
         assert details["RetryInfo"].retry_delay.ToNanoseconds() > 0
+
+
+def complaints(server):
+    """What its log has at WARN and ERROR, without the time."""
+    lines = [json.loads(line) for line in server.said().splitlines()]
+    lines = [line for line in lines if line["level"] in ("WARN", "ERROR")]
+    return [json.dumps({**line, "timestamp": None}) for line in lines]
+
+
+def problem(server):
+    """What its log says is wrong with Kafka or the topic, once it says so."""
+    return json.loads(server.line(r"the log cannot be used; trying on").string)["failure"]
 
 
 def outcome(error):

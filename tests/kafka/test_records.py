@@ -4,7 +4,7 @@ import uuid
 
 from google.protobuf import text_format
 
-from harness import SECONDS, decode
+from harness import SECONDS, complaints, decode
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -84,7 +84,7 @@ def test_players_are_where_other_producers_put_their_keys(kafka, herald, topic):
 
 
 def test_a_new_topic_is_made_to_keep_everything(kafka, herald, topic):
-    herald()
+    server = herald()
     flags = ["--topic-replication-factor=1", "--topic-min-insync-replicas=1"]
     herald(*flags, "--key-partitions=3", topic=f"{topic}-3")
 
@@ -111,6 +111,9 @@ def test_a_new_topic_is_made_to_keep_everything(kafka, herald, topic):
     assert counts == ("3", "1")
     assert keeps_all | {"min.insync.replicas=1"} <= config
     assert not found
+    # A first start is nothing to worry about.
+    server.becomes_ready()
+    assert not complaints(server)
 
 
 def test_receipts_and_the_feed_agree_with_kafka(kafka, herald, topic):
