@@ -26,6 +26,7 @@ SCRIPT = running.REPOSITORY / "scripts" / "kafka"
 
 # How clients see what can be wrong.
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
+UNKNOWN = (grpc.StatusCode.DEADLINE_EXCEEDED, "WRITE_OUTCOME_UNKNOWN")
 REPLACED = (grpc.StatusCode.FAILED_PRECONDITION, "FEED_EPOCH_CHANGED")
 EXPIRED = (grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED")
 
@@ -231,8 +232,8 @@ def complaints(server):
 
 
 def problem(server):
-    """What its log says is wrong with Kafka or the topic, once it says so."""
-    return json.loads(server.line(r"the log cannot be used; trying on").string)["failure"]
+    """Why its log says that it takes no writes, once it says so."""
+    return json.loads(server.line(r"the log takes no writes").string)["reason"]
 
 
 def outcome(error):

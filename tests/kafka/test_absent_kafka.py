@@ -6,8 +6,11 @@ from harness import SCRIPT, complaints, problem, run
 
 
 @pytest.fixture
-def stopped(tmp_path):
-    """A cluster that is not running, as its brokers and the way to start it."""
+def stopped(kafka, tmp_path):
+    """A cluster that is not running, as its brokers and the way to start it.
+
+    `kafka` is not it, but says whether there may be one.
+    """
     folder = tmp_path / "kafka"
     try:
         lines = run(SCRIPT, "start", "--dir", folder).decode().splitlines()

@@ -1,11 +1,12 @@
 """Somebody deletes the topic."""
 
+import threading
 import time
 import uuid
 
 import pytest
 
-from harness import REPLACED
+from harness import REPLACED, UNAVAILABLE, UNKNOWN, outcome
 
 # The topic is looked at every five seconds; the rest is for a busy machine.
 NOTICED_SECONDS = 5 + 10
@@ -58,6 +59,44 @@ def test_a_topic_made_anew_is_another_feed(kafka, herald, topic, events):
     assert again.gets([receipt.event_id]).ids() == [receipt.event_id]
     assert server.read(after_cursor=seen.cursor()).ids() == [receipt.event_id]
     assert server.read(after_cursor=receipt.cursor).ids() == []
+
+
+def test_writes_go_on_into_the_new_topic(kafka, herald, topic):
+    server = herald()
+    server.buy("alice")
+    live = server.subscribe().opened()
+    answers, stop = [], threading.Event()
+
+    def write():
+        while not stop.is_set():
+            began = time.monotonic()
+            answers.append((began, server.buy_soon("alice")))
+            answers[-1][1].exception()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        kafka.delete(topic)
+        kafka.create(topic)
+        made = time.monotonic()
+        assert live.fails() == REPLACED
+        server.becomes_ready()
+        server.buys_again()
+    finally:
+        stop.set()
+        writer.join()
+    # Whatever was acknowledged of what was asked for since then is in the new topic, where
+    # its receipt says; and what failed, failed in a way that can be tried again.
+    failed = {outcome(call.exception())[:2] for _, call in answers if call.exception()}
+    assert failed <= {UNAVAILABLE, UNKNOWN}
+    since = [call for began, call in answers if began > made and not call.exception()]
+    receipts = [call.result().receipt for call in since]
+    assert receipts
+    seen = server.read()
+    places = dict(zip(seen.ids(), seen.places()))
+    for receipt in receipts:
+        assert places[receipt.event_id] == (receipt.partition, receipt.offset)
+    assert seen.gaps() == []
 
 
 def test_a_deleted_topic_is_not_made_anew_by_itself(kafka, herald, topic):

@@ -85,6 +85,6 @@ def test_what_is_wrong_is_named(kafka, secured):
         started = [threads.submit(start, *wrong) for wrong in WRONG.values()]
     for future in started:
         server, says = future.result()
-        server.line(f"the log cannot be used.*{says}")
+        server.line(f"the log takes no writes.*{says}")
         server.is_up_and_serves_nothing()
         assert WRONG_PASSWORD not in everything(server)
