@@ -216,9 +216,10 @@ class Herald(running.Server):
 
     def is_up_and_serves_nothing(self):
         """Lives, says to all who ask that it does not serve, and refuses calls rightly."""
+        # Writes and the feed end one after the other.
+        until(lambda: self.health() == {"NOT_SERVING"}, f"an end; {self.said()}")
         assert self.get("/live")[0] == 200
         assert self.get("/ready")[0] == 503
-        assert self.health() == {"NOT_SERVING"}
         *refusal, details = self.refuses_to_buy()
         assert tuple(refusal) == UNAVAILABLE
         assert details["RetryInfo"].retry_delay.ToNanoseconds() > 0

@@ -41,7 +41,7 @@ def test_too_few_replicas_in_sync_are_mended_in_the_same_way(kafka, herald, topi
 @pytest.mark.parametrize(
     "partitions, flags, says, helps",
     [
-        (12, [], "--key-partitions 12", ["--key-partitions=12"]),
+        (12, [], "it has 12 partitions; say with --key-partitions", ["--key-partitions=12"]),
         (3, ["--key-partitions=6"], "add partitions, or ask for 3", ["--key-partitions=3"]),
         (6, ["--topic-replication-factor=3"], "or ask for 1", ["--topic-replication-factor=1"]),
     ],
