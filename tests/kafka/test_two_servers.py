@@ -7,7 +7,8 @@ EVENTS = 400
 
 
 def test_two_servers_have_one_feed(herald):
-    servers = [herald(), herald()]
+    # The ring of the second is as good as empty: who comes back to it reads the log itself.
+    servers = [herald(), herald("--feed-ring-bytes=1KiB")]
     live = [server.subscribe().opened() for server in servers]
     calls = [
         server.buy_soon(random.choice(PLAYERS)) for _ in range(EVENTS // 2) for server in servers
