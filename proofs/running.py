@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import platform
-import queue
 import re
 import subprocess
 import sys
@@ -45,11 +44,16 @@ def environment():
 
 
 class Server:
-    """A running `herald serve`, on ports of its own unless told otherwise."""
+    """A running `herald serve`, on ports of its own unless told otherwise.
 
-    def __init__(self, data_dir, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0"):
+    `keep` is how many of its last lines are kept; None keeps all.
+    """
+
+    def __init__(
+        self, data_dir, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0", keep=200
+    ):
         command = [binary(), "serve", "--data-dir", str(data_dir)]
-        command += ["--listen", listen, "--admin-listen", admin_listen, *flags]
+        command += ["--listen", listen, "--admin-listen", admin_listen, *map(str, flags)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -59,35 +63,43 @@ class Server:
             errors="replace",
             env=environment(),
         )
-        self.log = collections.deque(maxlen=200)
-        self._lines = queue.Queue()
+        self.log = collections.deque(maxlen=keep)
+        self._news = threading.Condition()
+        self._ended = False
         # Reads on for as long as the server lives, so that its pipe never fills.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.url = self._ready()
+            # http://HOST:PORT, and the same for the admin address ("off": none).
+            self.url, self.admin = self.line(
+                r"grpc\"?[=:]\"?(http://[\w.:\[\]-]+).*?admin\"?[=:]\"?([\w.:/\[\]-]+)"
+            ).groups()
         except BaseException:
             self.kill()
             raise
 
     def _read(self):
         for line in self.process.stderr:
-            self.log.append(line)
-            self._lines.put(line)
-        self._lines.put(None)
+            with self._news:
+                self.log.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
-    def _ready(self):
-        deadline = datetime.datetime.now() + datetime.timedelta(seconds=START_SECONDS)
-        while True:
-            left = (deadline - datetime.datetime.now()).total_seconds()
-            try:
-                line = self._lines.get(timeout=max(left, 0.001))
-            except queue.Empty:
-                raise TimeoutError(f"the server is not ready:\n{self.said()}") from None
-            if line is None:
-                raise RuntimeError(f"the server ended before it was ready:\n{self.said()}")
-            if ready := re.search(r"grpc\"?[=:]\"?(http://[\w.:\[\]-]+)", line):
-                return ready[1]
+    def line(self, pattern, seconds=START_SECONDS):
+        """Waits for a line in which the pattern is found; one that was kept is as good."""
+
+        def find():
+            found = (re.search(pattern, line) for line in self.log)
+            return next((match for match in found if match), None)
+
+        with self._news:
+            self._news.wait_for(lambda: self._ended or find(), seconds)
+            if match := find():
+                return match
+            why = "ended" if self._ended else f"ran {seconds} s"
+        raise RuntimeError(f"the server {why} without a line {pattern!r}:\n{self.said()}")
 
     @property
     def address(self):
@@ -95,7 +107,8 @@ class Server:
         return self.url.removeprefix("http://")
 
     def said(self):
-        return "".join(self.log)
+        with self._news:
+            return "".join(self.log)
 
     def stop(self):
         """Asks the server to end, which it does with success."""

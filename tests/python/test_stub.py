@@ -4,14 +4,11 @@ import uuid
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from grpc_status import rpc_status
 
-# Far more than any call takes.
-DEADLINE = 30
+from stub import DEADLINE, refused
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +97,6 @@ def test_a_cursor_continues_behind_what_was_seen(stub, receipts):
         seen += ids(one)
         cursor = one[-1].cursor
     assert seen == everything
-
-
-def refused(call, request):
-    """The status of a call that fails, and its details by type."""
-    with pytest.raises(grpc.RpcError) as error:
-        call(request, timeout=DEADLINE)
-    status = rpc_status.from_call(error.value)
-    assert status is not None, "the status has no details"
-    details = {}
-    for detail in status.details:
-        for kind in (error_details_pb2.BadRequest, error_details_pb2.ErrorInfo):
-            if detail.Is(kind.DESCRIPTOR):
-                message = kind()
-                detail.Unpack(message)
-                details[kind.__name__] = message
-    return error.value.code(), details
 
 
 def test_a_refused_purchase_says_all_that_is_wrong(stub, receipts):

@@ -1,0 +1,58 @@
+"""The Kafka that scripts/test starts, and Heralds on it.
+
+Each test has topics of its own, so that tests can share the broker.
+"""
+
+import contextlib
+import os
+import uuid
+
+import pytest
+
+import stub
+from harness import Herald, Kafka
+
+
+@pytest.fixture(scope="session")
+def kafka():
+    """The cluster that TEST_KAFKA_BROKERS names."""
+    prefix = "TEST_KAFKA_"
+    given = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+    named = {name.removeprefix(prefix).lower(): value for name, value in given.items()}
+    # Without --sasl there is no password.
+    if named.get("brokers") and named.get("password"):
+        return Kafka(**named)
+    how = (
+        "there is no Kafka to test with: start one with `scripts/kafka start --sasl`, and set "
+        "TEST_KAFKA_BROKERS and so on to what it prints (scripts/test does both)"
+    )
+    if os.environ.get("REQUIRE_KAFKA") == "1":
+        pytest.fail(how, pytrace=False)
+    pytest.skip(how)
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory):
+    """The stub's modules."""
+    return stub.modules(tmp_path_factory.mktemp("stub"))
+
+
+@pytest.fixture
+def topic():
+    """A name that nobody has used."""
+    return f"test-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def herald(request, modules, topic, tmp_path):
+    """Starts Heralds: on the topic of the test, with the flags given.
+
+    They are stopped in the end, and have to stop well.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(*flags, topic=topic, brokers=None):
+            brokers = brokers or request.getfixturevalue("kafka").brokers
+            return stack.enter_context(Herald(modules, tmp_path, brokers, topic, *flags))
+
+        yield start

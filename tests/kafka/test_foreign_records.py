@@ -1,0 +1,82 @@
+"""Others write to the topic too: what Herald did not write disturbs nothing."""
+
+import uuid
+
+import running
+from harness import SECONDS
+
+# None of them is an event: no protobuf, or another message, or nothing at all.
+FOREIGN = [b"\xff\xfe\x00garbage", b'{"event_id": "x"}', None, b"", b"\x78\x01"]
+
+
+def test_foreign_records_are_gaps_between_events(kafka, herald, topic):
+    server = herald()
+    live = server.subscribe().opened()
+    first = server.buy("alice")
+    there = first.partition
+    foreign = [(there, b"stranger", value) for value in FOREIGN]
+    offsets = kafka.put(topic, foreign)
+    assert offsets == [1, 2, 3, 4, 5]
+    last = server.buy("alice")
+    assert last.offset == 6
+    gaps = [(there, "GAP_REASON_UNDECODABLE", 1)] * len(FOREIGN)
+    for seen in (live.gets([last.event_id]), server.read()):
+        assert seen.ids() == [first.event_id, last.event_id]
+        assert seen.gaps() == gaps
+    # A cursor between them is as good as any.
+    cursors = [m.cursor for m in live.messages if m.HasField("gap")]
+    for index, cursor in enumerate(cursors):
+        resumed = server.read(after_cursor=cursor)
+        assert resumed.gaps() == gaps[index + 1 :]
+        assert resumed.ids() == [last.event_id]
+
+
+def test_transactions_of_others_do_not_hold_up_the_feed(kafka, herald, topic):
+    server = herald()
+    live = server.subscribe().opened()
+    first = server.buy("alice")
+    there = first.partition
+
+    def transaction(end):
+        producer = kafka.producer(**{"transactional.id": f"{topic}-{uuid.uuid4()}"})
+        producer.init_transactions(SECONDS)
+        producer.begin_transaction()
+        producer.produce(topic, b"\xff", b"stranger", there)
+        assert producer.flush(SECONDS) == 0
+        end(producer)
+        return producer
+
+    def tail():
+        """What `herald tail` prints; it has to end by itself."""
+        return running.herald(
+            "tail", "--server", server.url, "--from", "earliest", "--until-caught-up", "--json"
+        ).splitlines()
+
+    # A record, and the marker of its end, each time; the last marker is the last of all.
+    transaction(lambda producer: producer.commit_transaction(SECONDS))
+    transaction(lambda producer: producer.abort_transaction(SECONDS))
+    assert len(tail()) == 1
+    second = server.buy("alice")
+    assert second.offset == 5
+    # One that is open holds back who reads only what is committed, which Herald does not.
+    producer = transaction(lambda producer: None)
+    assert len(tail()) == 2
+    third = server.buy("alice")
+    assert third.offset == 7
+    live.gets([third.event_id])
+    assert len(tail()) == 3
+    producer.abort_transaction(SECONDS)
+    assert len(tail()) == 3
+
+    ids = [receipt.event_id for receipt in (first, second, third)]
+    gaps = [(there, "GAP_REASON_UNDECODABLE", 1)] * 3
+    # One whose ring is as good as empty, and so has it from the log itself.
+    other = herald("--feed-ring-bytes=1KiB")
+    for seen in (live, server.read(), other.read()):
+        assert seen.ids() == ids
+        assert seen.gaps() == gaps
+    # A receipt's cursor in front of a marker, and a cursor behind the last one.
+    assert server.read(after_cursor=second.cursor).ids() == [third.event_id]
+    end = server.read().cursor()
+    assert server.read(after_cursor=end).ids() == []
+    assert server.read(after_cursor=end).gaps() == []

@@ -1,0 +1,116 @@
+"""Somebody deletes the topic."""
+
+import threading
+import time
+import uuid
+
+import pytest
+
+from harness import REPLACED, UNAVAILABLE, UNKNOWN, outcome
+
+# The topic is looked at every five seconds; the rest is for a busy machine.
+NOTICED_SECONDS = 5 + 10
+
+
+def event(server, player):
+    """The bytes of an event, as another Herald would write them."""
+    pb = server.pb
+    return pb.GameEvent(
+        event_id=str(uuid.uuid4()),
+        event_type="guild_joined",
+        player_id=player,
+        guild_joined=pb.GuildJoined(guild_id="owls"),
+    )
+
+
+@pytest.mark.parametrize("events", [3, 60], ids=["fewer events", "more events"])
+def test_a_topic_made_anew_is_another_feed(kafka, herald, topic, events):
+    server = herald()
+    epoch = server.bounds().feed_epoch
+    old = [server.buy("alice") for _ in range(10)]
+    there = old[0].partition
+    live = server.subscribe().opened()
+    from_start = server.subscribe(start_position=server.pb.START_POSITION_EARLIEST)
+    from_start.gets([receipt.event_id for receipt in old])
+    elsewhere = server.subscribe(filter={"player_ids": ["nobody"]}).opened()
+
+    kafka.delete(topic)
+    kafka.create(topic)
+    began = time.monotonic()
+    new = [event(server, f"stranger-{number}") for number in range(events)]
+    kafka.put(topic, [(there, e.player_id.encode(), e.SerializeToString()) for e in new])
+
+    # All readers are ended.
+    for subscription in (live, from_start, elsewhere):
+        assert subscription.fails() == REPLACED
+    assert time.monotonic() - began < NOTICED_SECONDS
+    # What is of the old one is of no use.
+    for cursor in (old[3].cursor, old[-1].cursor, live.cursor(), from_start.cursor()):
+        assert server.resuming_fails_with(cursor) == REPLACED
+    # The new one is served as any other.
+    server.becomes_ready()
+    assert server.bounds().feed_epoch != epoch
+    seen = server.read()
+    assert [delivered.event for delivered in seen.events()] == new
+    assert seen.gaps() == []
+    again = server.subscribe().opened()
+    receipt = server.buy("alice")
+    assert (receipt.partition, receipt.offset) == (there, events)
+    assert again.gets([receipt.event_id]).ids() == [receipt.event_id]
+    assert server.read(after_cursor=seen.cursor()).ids() == [receipt.event_id]
+    assert server.read(after_cursor=receipt.cursor).ids() == []
+
+
+def test_writes_go_on_into_the_new_topic(kafka, herald, topic):
+    server = herald()
+    server.buy("alice")
+    live = server.subscribe().opened()
+    answers, stop = [], threading.Event()
+
+    def write():
+        while not stop.is_set():
+            began = time.monotonic()
+            answers.append((began, server.buy_soon("alice")))
+            answers[-1][1].exception()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        kafka.delete(topic)
+        kafka.create(topic)
+        made = time.monotonic()
+        assert live.fails() == REPLACED
+        server.becomes_ready()
+        server.buys_again()
+    finally:
+        stop.set()
+        writer.join()
+    # Whatever was acknowledged of what was asked for since then is in the new topic, where
+    # its receipt says; and what failed, failed in a way that can be tried again.
+    failed = {outcome(call.exception())[:2] for _, call in answers if call.exception()}
+    assert failed <= {UNAVAILABLE, UNKNOWN}
+    since = [call for began, call in answers if began > made and not call.exception()]
+    receipts = [call.result().receipt for call in since]
+    assert receipts
+    seen = server.read()
+    places = dict(zip(seen.ids(), seen.places()))
+    for receipt in receipts:
+        assert places[receipt.event_id] == (receipt.partition, receipt.offset)
+    assert seen.gaps() == []
+
+
+def test_a_deleted_topic_is_not_made_anew_by_itself(kafka, herald, topic):
+    server = herald()
+    old = server.buy("alice")
+    live = server.subscribe().opened()
+    kafka.delete(topic)
+    server.becomes_unready()
+    server.line(f"topic {topic} is gone; make it again")
+    server.is_up_and_serves_nothing()
+    kafka.create(topic)
+    server.becomes_ready()
+    assert live.fails() == REPLACED
+    assert server.resuming_fails_with(old.cursor) == REPLACED
+    receipt = server.buy("alice")
+    assert receipt.offset == 0
+    assert server.read().ids() == [receipt.event_id]
