@@ -50,7 +50,13 @@ pub(super) async fn run(shared: &Shared) {
             tracing::warn!(%error, "the tail of the log cannot be read; trying again");
             told = Some(error);
         }
-        tokio::time::sleep(pause).await;
+        let mut health = shared.log.health();
+        health.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // What lets it be written again, as a rule lets it be read.
+            Ok(()) = health.changed() => {}
+        }
         pause = (pause * 2).min(RETRY_PAUSES.1);
     }
 }

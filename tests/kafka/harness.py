@@ -1,6 +1,7 @@
 """A Kafka, a Herald on it, and a subscriber: what all tests here are made of."""
 
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -71,6 +72,10 @@ class Kafka:
         """Runs one of Kafka's own tools. Each costs the start of a JVM."""
         words = ["--bootstrap-server", self.brokers, *arguments]
         return run(SCRIPT, "tool", name, *words, given=given).decode()
+
+    def configs(self, words):
+        """What `kafka-configs.sh WORDS` does."""
+        run(SCRIPT, "tool", "kafka.admin.ConfigCommand", *shlex.split(words))
 
     def kcat(self, *arguments, given=b""):
         return run("kcat", "-b", self.brokers, "-q", *arguments, given=given)

@@ -1,7 +1,6 @@
 """A topic that cannot be the log is refused, and the line about it says what helps."""
 
 import re
-import shlex
 
 import pytest
 
@@ -18,7 +17,7 @@ def test_settings_are_mended_with_the_commands_that_the_log_names(kafka, herald,
     commands = re.findall(r"kafka-configs\.sh ([^;]*)", said)
     assert len(commands) == 2, said
     for command in commands:
-        kafka.tool("kafka.admin.ConfigCommand", *shlex.split(command))
+        kafka.configs(command)
     server.becomes_ready()
     receipt = server.buy("alice")
     assert server.read().ids() == [receipt.event_id]
@@ -32,7 +31,7 @@ def test_too_few_replicas_in_sync_are_mended_in_the_same_way(kafka, herald, topi
     said = problem(server)
     server.is_up_and_serves_nothing()
     (command,) = re.findall(r"kafka-configs\.sh ([^;]*)", said)
-    kafka.tool("kafka.admin.ConfigCommand", *shlex.split(command))
+    kafka.configs(command)
     # One broker cannot have two replicas, and so it says what is the matter now.
     server.line("the log takes no writes.*as many replicas in sync as min.insync.replicas asks")
     server.is_up_and_serves_nothing()

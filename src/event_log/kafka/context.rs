@@ -1,7 +1,7 @@
 //! What librdkafka has to say: its log lines, its errors, its statistics.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +19,8 @@ use rdkafka::statistics::Statistics;
 pub(super) struct Context {
     /// Why the brokers could not be talked to, the last time.
     cause: Arc<Mutex<Option<String>>>,
+    /// No broker could be reached, since the last time that all was well.
+    lost_all: Arc<AtomicBool>,
     /// Counts what was heard: lines, errors, statistics.
     heard: Arc<AtomicU64>,
     metrics: Metrics,
@@ -44,8 +46,14 @@ impl Context {
         poll() || self.heard.load(Ordering::Relaxed) != before
     }
 
+    /// Whether no broker could be reached since then: one that cannot be is nothing yet.
+    pub fn has_lost_all(&self) -> bool {
+        self.lost_all.load(Ordering::Relaxed)
+    }
+
     /// Once all is well again.
     pub fn forget_cause(&self) {
+        self.lost_all.store(false, Ordering::Relaxed);
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -73,7 +81,9 @@ impl ClientContext for Context {
         self.heard.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         // That all brokers are down is what follows from the cause, not the cause.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.lost_all.store(true, Ordering::Relaxed);
+        } else {
             *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting(reason));
         }
     }
@@ -178,5 +188,17 @@ mod tests {
         assert_eq!(context.cause().as_deref(), Some("h:1: Connect failed: refused"));
         context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(context.cause().as_deref(), Some("h:1: Connect failed: refused"));
+    }
+
+    #[test]
+    fn one_broker_out_of_reach_is_not_all_of_them() {
+        let context = Context::default();
+        let fails = |code| context.error(KafkaError::Global(code), "why");
+        fails(RDKafkaErrorCode::BrokerTransportFailure);
+        assert!(!context.has_lost_all());
+        fails(RDKafkaErrorCode::AllBrokersDown);
+        assert!(context.has_lost_all());
+        context.forget_cause();
+        assert!(!context.has_lost_all() && context.cause().is_none());
     }
 }

@@ -74,6 +74,7 @@ impl Monitor {
             writer,
             topic: None,
             looked_at_state: None,
+            failed_looks: 0,
             trouble: None,
         };
         thread::Builder::new()
@@ -126,6 +127,8 @@ struct Watcher {
     writer: Arc<Writer>,
     topic: Option<Topic>,
     looked_at_state: Option<Instant>,
+    /// How many looks have failed in a row.
+    failed_looks: u32,
     /// What is wrong, and when it was last mentioned.
     trouble: Option<(Failure, Instant)>,
 }
@@ -152,6 +155,15 @@ impl Watcher {
         }
     }
 
+    /// Whether a failed look is no trouble yet: because records get through, or because it is
+    /// the first one and some broker may just have been slow.
+    fn may_be_chance(&self) -> bool {
+        let first = self.failed_looks == 0 && !self.context.has_lost_all();
+        self.topic.is_some()
+            && self.trouble.is_none()
+            && (first || self.writer.is_getting_through())
+    }
+
     /// Looks at the topic, and tells the board.
     fn look(&mut self) -> Result<Topic, Failure> {
         let found = self.find();
@@ -159,12 +171,13 @@ impl Watcher {
             Ok(_) => {
                 self.context.forget_cause();
                 self.trouble = None;
+                self.failed_looks = 0;
                 self.board.set_reachable(Ok(()));
                 self.writer.look_is_well();
             }
-            // One question without an answer is no trouble while records get through.
-            Err(failure) if self.topic.is_some() && self.writer.is_getting_through() => {
+            Err(failure) if self.may_be_chance() => {
                 tracing::debug!(%failure, "the topic could not be looked at");
+                self.failed_looks += 1;
             }
             Err(failure) => {
                 // News of the log's health is told by whoever watches it.

@@ -25,8 +25,8 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// it is known that the brokers do not answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer is waited for although a broker is known to be out of reach: another
-/// one may give it.
+/// How long an answer is waited for although all brokers are known to be out of reach: they
+/// are tried again all the time.
 const HOPE: Duration = Duration::from_secs(1);
 
 /// What an epoch is made of where the brokers give topics no identity.
@@ -151,7 +151,7 @@ impl Inspector {
         // librdkafka tries on; when it is known what is wrong, that is the answer.
         let hopeless = |waited| {
             self.listen();
-            waited >= HOPE && self.context.cause().is_some()
+            waited >= HOPE && self.context.has_lost_all()
         };
         let (client, topic) = (self.consumer.client(), &self.options.topic);
         let found = ffi::identify(client, topic, LOOK_TIMEOUT, hopeless);
@@ -194,7 +194,19 @@ impl Inspector {
         match made.map_err(|error| self.error(&error))?.pop() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
             Some(Err((_, code))) => {
-                Err(Failure(format!("cannot create topic {topic}: {}", code_text(code)).into()))
+                let advice = match code {
+                    RDKafkaErrorCode::InvalidReplicationFactor => {
+                        "; are there as many brokers as --topic-replication-factor asks for?"
+                    }
+                    RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                        "; allow Create on it, or make it with 6 partitions and \
+                         message.timestamp.type=LogAppendTime"
+                    }
+                    _ => "",
+                };
+                let why = code_text(code);
+                Err(Failure(format!("cannot create topic {topic}: {why}{advice}").into()))
             }
             _ => {
                 tracing::info!(topic, partitions = self.options.key_partitions(), "made the topic");
@@ -388,10 +400,10 @@ pub(super) fn kafka_partition(partition: Partition) -> i32 {
 impl State {
     /// Why the topic is not fit to be the log, and what to do about each.
     pub fn problems(&self, options: &Options) -> Vec<String> {
-        let topic = &options.topic;
+        let Options { brokers, topic, .. } = options;
         let alter = |setting: &str| {
             format!(
-                "kafka-configs.sh --alter --entity-type topics --entity-name {topic} \
+                "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} \
                  --add-config {setting}"
             )
         };
