@@ -8,7 +8,7 @@ import pytest
 import running
 
 
-@pytest.mark.parametrize("name", ["writes", "kill9", "throughput"])
+@pytest.mark.parametrize("name", ["writes", "kill9", "throughput", "kafka_writes"])
 def test_the_proof_holds_in_small_size(name):
     done = subprocess.run(
         [running.REPOSITORY / "scripts" / "prove", name, "small"],
