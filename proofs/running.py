@@ -28,6 +28,9 @@ START_SECONDS = 60
 STOP_SECONDS = 60
 COMMAND_SECONDS = 900
 
+# How long a subscriber may lag behind.
+SUBSCRIBER_SECONDS = 120
+
 
 def binary():
     """The herald binary: HERALD_BIN, or the newest debug build."""
@@ -219,12 +222,9 @@ class Subscriber:
                 env=environment(),
             )
 
-    def received(self):
-        """How many events have come."""
-        return self._lines.now()
-
-    def events(self):
-        """Ends it and returns all that came."""
+    def all_events(self, count):
+        """Waits until so many events have come, ends it, and returns all that came."""
+        wait_until(lambda: self._lines.now() >= count, SUBSCRIBER_SECONDS, f"{count} events")
         self._process.terminate()
         self._process.wait(STOP_SECONDS)
         with open(self._file, encoding="utf-8") as file:
