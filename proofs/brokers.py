@@ -12,6 +12,9 @@ SCRIPT_SECONDS = 200
 
 TOPIC = "game-events"
 
+# Those that herald makes.
+PARTITIONS = set(range(6))
+
 
 class Kafka:
     """A running cluster. Its nodes are numbered from 1."""

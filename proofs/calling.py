@@ -13,7 +13,9 @@ import time
 import urllib.parse
 import uuid
 
+import brokers
 import checks
+import running
 
 CODES = {
     0: "OK",
@@ -190,6 +192,20 @@ class Callers:
     def between(self, since, until=float("inf")):
         """The calls that were made and answered in this time."""
         return [c for c in list(self.calls) if since <= c.sent and c.sent + c.took <= until]
+
+    def all_partitions_take_writes(self, seconds):
+        """Waits until calls made from now on were acknowledged in each partition.
+
+        Records of one server keep their order, so then all earlier ones are settled too.
+        Returns how long it took.
+        """
+        begun = time.monotonic()
+
+        def all_of_them():
+            receipts = [call.receipt for call in self.between(begun) if call.receipt]
+            return {receipt.partition for receipt in receipts} == brokers.PARTITIONS
+
+        return running.wait_until(all_of_them, seconds, "acknowledgements in all partitions")
 
     def stop(self):
         """Waits for the last answers and returns all calls."""

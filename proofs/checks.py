@@ -219,6 +219,15 @@ def check_nothing_acknowledged(calls):
             raise Broken(f"acknowledged without a log: {call}")
 
 
+def check_unacknowledged(events, unknown):
+    """Events without a receipt are those of unknown outcome.
+
+    Each call that was refused, and whose event is there all the same, would be one more.
+    """
+    if events > unknown:
+        raise Broken(f"{events} events were never acknowledged, {unknown} may be")
+
+
 def check_failures(failed):
     """Failures of a load are those that a log in trouble causes."""
     if strange := failed.keys() - {"Unavailable", "DeadlineExceeded", "ResourceExhausted"}:

@@ -12,6 +12,7 @@ import random
 import tempfile
 
 import brokers
+import calling
 import checks
 import kill9
 import load
@@ -64,6 +65,10 @@ def proof(options):
                 )
             other.stop()
             survivors = other.receipts()
+            # What the load did not wait for is written by then, or never will be.
+            with calling.Callers(survivor.url, [10]) as callers:
+                callers.all_partitions_take_writes(load.PATIENCE_SECONDS)
+                survivors += [call.receipt for call in callers.stop()]
             with running.Server(kafka.log()) as restarted:
                 events = brokers.read_log(restarted, kafka)
             again = brokers.read_log(survivor, kafka)

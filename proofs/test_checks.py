@@ -149,6 +149,9 @@ def test_an_answer_that_comes_late_or_too_early_is_found_out():
         checks.check_deadlines([call("OK", took=3.5)])
     with pytest.raises(checks.Broken, match="without a log"):
         checks.check_nothing_acknowledged([call("OK")])
+    checks.check_unacknowledged(3, 3)
+    with pytest.raises(checks.Broken, match="never acknowledged"):
+        checks.check_unacknowledged(4, 3)
     with pytest.raises(checks.Broken, match="Internal"):
         checks.check_failures({"Unavailable": 1, "Internal": 1})
 
