@@ -69,7 +69,7 @@ class Kafka:
 
 def read_log(server, kafka):
     """All events of the topic: as the feed has them, at the places that kcat finds."""
-    events = [checks.Logged.of(event) for event in running.whole_log(server.url)]
+    events = checks.logged(running.whole_log(server.url))
     checks.check_feed_order(events)
     checks.check_no_repeats(events)
     checks.check_places(events, kafka.places())

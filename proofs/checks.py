@@ -68,6 +68,11 @@ class Logged:
         )
 
 
+def logged(delivered):
+    """All of them."""
+    return [Logged.of(event) for event in delivered]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
     """One call of a caller that writes down how it was answered, times in seconds."""

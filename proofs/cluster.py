@@ -90,7 +90,7 @@ def proof(options):
             unknown = server.metric("herald_commands_outcome_unknown_total")
             not_written = server.metric("herald_commands_not_written_total")
             events = brokers.read_log(server, kafka)
-            live = [checks.Logged.of(event) for event in subscriber.all_events(len(events))]
+            live = checks.logged(subscriber.all_events(len(events)))
             resumed = subscriber.reconnects()
             receipts = running_load.receipts()
     checks.check_feed_order(live)

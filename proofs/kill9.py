@@ -63,7 +63,7 @@ def proof(options):
             begun = time.monotonic()
             with running.Server(folder / "data") as server:
                 restart_seconds = time.monotonic() - begun
-                events = [checks.Logged.of(event) for event in running.whole_log(server.url)]
+                events = checks.logged(running.whole_log(server.url))
             checks.check_feed_order(events)
             found = checks.check_receipts(acknowledged, events)
             rounds.append(

@@ -174,7 +174,7 @@ class Proof:
         """The log as a whole."""
         unknown = self.server.metric("herald_commands_outcome_unknown_total")
         events = brokers.read_log(self.server, self.kafka)
-        live = [checks.Logged.of(event) for event in subscriber.all_events(len(events))]
+        live = checks.logged(subscriber.all_events(len(events)))
         checks.check_feed_order(live)
         checks.check_same_feed(live, events)
         receipts = self.receipts + [call.receipt for call in self.calls if call.receipt]

@@ -44,7 +44,7 @@ def proof(options):
         folder = pathlib.Path(folder)
         with running.Server(folder / "data") as server:
             receipts = buy(server, options, folder / "receipts")
-            events = [checks.Logged.of(event) for event in running.whole_log(server.url)]
+            events = checks.logged(running.whole_log(server.url))
     return check(options, receipts, events)
 
 
