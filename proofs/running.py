@@ -223,12 +223,13 @@ class Subscriber:
             )
 
     def all_events(self, count):
-        """Waits until so many events have come, ends it, and returns all that came."""
+        """Waits until so many events have come, ends it, and yields all that came."""
         wait_until(lambda: self._lines.now() >= count, SUBSCRIBER_SECONDS, f"{count} events")
         self._process.terminate()
         self._process.wait(STOP_SECONDS)
         with open(self._file, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            for line in file:
+                yield json.loads(line)
 
     def reconnects(self):
         """How often it had to resume."""
