@@ -213,6 +213,13 @@ def check_answers(calls, events):
     return dict(sorted(counts.items()))
 
 
+def receipts_of(calls):
+    """The receipts of those that were acknowledged, in order for each player."""
+    receipts = [call.receipt for call in calls if call.receipt]
+    check_player_order(receipts)
+    return receipts
+
+
 def count_answers(calls):
     return dict(sorted(collections.Counter(call.answer for call in calls).items()))
 

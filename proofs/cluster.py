@@ -95,7 +95,7 @@ def proof(options):
             receipts = running_load.receipts()
     checks.check_feed_order(live)
     checks.check_same_feed(live, events)
-    receipts += [call.receipt for call in calls if call.receipt]
+    receipts += checks.receipts_of(calls)
     found = checks.check_receipts(receipts, events)
     answers = checks.check_answers(calls, events)
     unacknowledged = len(events) - found

@@ -76,7 +76,7 @@ def proof(options):
             # What the load did not wait for is written by then, or never will be.
             with calling.Callers(survivor.url, [10]) as callers:
                 callers.all_partitions_take_writes(load.PATIENCE_SECONDS)
-                survivors += [call.receipt for call in callers.stop()]
+                survivors += checks.receipts_of(callers.stop())
             with running.Server(kafka.log(), listen=address) as restarted:
                 events = brokers.read_log(restarted, kafka)
                 followed = checks.logged(follower.all_events(len(events)))

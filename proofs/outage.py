@@ -156,7 +156,8 @@ class Proof:
         self.kafka.node("resume", 1)
         ready = self.notice(True)
         # What waited in the queue was answered when its callers were out of patience.
-        waited = failed.get("DeadlineExceeded", 0)
+        answers = checks.count_answers(calls)
+        waited = failed.get("DeadlineExceeded", 0) + answers.get(checks.UNKNOWN, 0)
         if waited > self.options["queue"]:
             raise checks.Broken(f"{waited} calls waited in a queue for {self.options['queue']}")
         self.calls += calls
@@ -166,7 +167,7 @@ class Proof:
             "waited": waited,
             "refused": failed.get("ResourceExhausted", 0),
             "failed": failed,
-            "callers_answers": checks.count_answers(calls),
+            "callers_answers": answers,
             "ready_after_seconds": ready,
         }
 
@@ -177,7 +178,7 @@ class Proof:
         live = checks.logged(subscriber.all_events(len(events)))
         checks.check_feed_order(live)
         checks.check_same_feed(live, events)
-        receipts = self.receipts + [call.receipt for call in self.calls if call.receipt]
+        receipts = self.receipts + checks.receipts_of(self.calls)
         found = checks.check_receipts(receipts, events)
         answers = checks.check_answers(self.calls, events)
         unacknowledged = len(events) - found

@@ -108,7 +108,8 @@ def call(code, reason="", number=0, took=1.0, retry=True):
 
 def told(*calls):
     """Checks calls against a log that has r0 to r5."""
-    log = [dataclasses.replace(event, request_id=f"r{n}") for n, event in enumerate(logged(receipts()))]
+    log = enumerate(logged(receipts()))
+    log = [dataclasses.replace(event, request_id=f"r{n}") for n, event in log]
     return checks.check_answers(calls, log)
 
 
