@@ -1,5 +1,6 @@
 """A Kafka of its own for a proof, started by `scripts/kafka`."""
 
+import json
 import subprocess
 
 import checks
@@ -56,6 +57,19 @@ class Kafka:
         if done.returncode != 0:
             raise RuntimeError(f"kcat ended with {done.returncode}:\n{done.stderr}")
         return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+
+    def in_sync(self):
+        """How many replicas are in sync, by partition, as one of the brokers has it."""
+        done = subprocess.run(
+            ["kcat", "-b", self.addresses, "-t", TOPIC, "-L", "-J", "-m", "5"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            return {}
+        partitions = json.loads(done.stdout)["topics"][0]["partitions"]
+        return {each["partition"]: len(each["isrs"]) for each in partitions}
 
     def stop(self):
         self._script("stop")

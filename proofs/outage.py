@@ -19,13 +19,14 @@ import checks
 import load
 import running
 
-# `outages` are a way and seconds. The longest is longer than a record waits for a broker.
+# `outages` are a way and the least seconds; none ends before the server has noticed it.
+# The longest is longer than a record waits for a broker.
 # A client that names no deadline waits for `write_timeout`. A lower bound of the queue
 # makes the small size fast on any machine.
 SIZES = {
     "small": {
         "outages": [["stop", 5], ["pause", 5]],
-        "load_seconds_afterwards": 3,
+        "load_seconds_afterwards": 6,
         "write_timeout": "4s",
         "players": 100,
         "in_flight": 64,
@@ -55,8 +56,8 @@ NOTICE_SECONDS = 60
 # After a recovery so many calls are made, and none of them may fail.
 CALLS_AFTERWARDS = 1_000
 
-# How often the flood is tried: the queue has to fill within the 3 s after which a server
-# that hears nothing from a broker takes no more.
+# How often the flood is tried: the queue has to fill before the server, which hears
+# nothing from the broker, takes no more.
 FLOODS = 5
 
 OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"

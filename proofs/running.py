@@ -165,6 +165,7 @@ class Server:
             self.stop()
         else:
             self.kill()
+            print(f"the server at {self.url} said last:\n{self.said()}", file=sys.stderr)
 
 
 def herald(*arguments):
