@@ -38,6 +38,14 @@ FAILOVER_SECONDS = 180
 RECOVERY_SECONDS = 180
 
 
+def until_writes_go_on(kafka, callers, seconds):
+    """Waits until all partitions take writes, and says what the brokers say if not."""
+    try:
+        return callers.all_partitions_take_writes(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; replicas in sync: {kafka.in_sync()}") from None
+
+
 def one_round(number, kafka, callers, server, options):
     nodes = [(number + n) % 3 + 1 for n in range(3)]
     first, second, last = nodes
@@ -46,7 +54,7 @@ def one_round(number, kafka, callers, server, options):
     running.wait_until(lambda: kafka.in_sync() == in_sync, RECOVERY_SECONDS, "brokers in sync")
 
     kafka.node("kill", first)
-    failover = callers.all_partitions_take_writes(FAILOVER_SECONDS)
+    failover = until_writes_go_on(kafka, callers, FAILOVER_SECONDS)
 
     kafka.node("kill", second)
     begun = time.monotonic()
@@ -58,7 +66,7 @@ def one_round(number, kafka, callers, server, options):
     was_ready = server.is_ready()
 
     kafka.node("start", first, second)
-    recovery = callers.all_partitions_take_writes(RECOVERY_SECONDS)
+    recovery = until_writes_go_on(kafka, callers, RECOVERY_SECONDS)
     running.wait_until(server.is_ready, RECOVERY_SECONDS, "ready")
     return {
         "killed": [first, second],

@@ -20,9 +20,9 @@ import load
 import running
 
 # `outages` are a way and the least seconds; none ends before the server has noticed it.
-# The longest is longer than a record waits for a broker.
-# A client that names no deadline waits for `write_timeout`. A lower bound of the queue
-# makes the small size fast on any machine.
+# The longest is longer than a record waits for a broker. A client that names no
+# deadline waits for `write_timeout`. A lower bound of the queue makes the small size
+# fast on any machine.
 SIZES = {
     "small": {
         "outages": [["stop", 5], ["pause", 5]],
