@@ -1,7 +1,8 @@
-"""What is checked against the log: receipts, and the order of each player."""
+"""What is checked against the log: receipts, other answers, and orders."""
 
 import collections
 import dataclasses
+import itertools
 import json
 
 
@@ -9,7 +10,7 @@ class Broken(Exception):
     """A promise that does not hold."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Receipt:
     """One acknowledged call, as `herald bench write --receipts` writes it."""
 
@@ -41,7 +42,7 @@ def receipt_of(line):
     return Receipt(request_id, player_id, int(sequence), event_id, int(partition), int(offset))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Logged:
     """One event of the log."""
 
@@ -50,6 +51,8 @@ class Logged:
     sequence: int
     partition: int
     offset: int
+    # Empty unless the origin was asked for.
+    request_id: str = ""
 
     @classmethod
     def of(cls, delivered):
@@ -61,7 +64,40 @@ class Logged:
             event.get("itemPurchased", {}).get("quantity", 0),
             delivered.get("partition", 0),
             int(delivered.get("offset", "0")),
+            event.get("origin", {}).get("requestId", ""),
         )
+
+
+def logged(delivered):
+    """All of them."""
+    return [Logged.of(event) for event in delivered]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a caller that writes down how it was answered, times in seconds."""
+
+    request_id: str
+    deadline: float
+    sent: float
+    took: float
+    code: str
+    reason: str
+    says_when_to_retry: bool
+    receipt: Receipt | None
+
+    @property
+    def answer(self):
+        return " ".join(filter(None, (self.code, self.reason)))
+
+
+# How a write can be answered while the log has trouble.
+ACKNOWLEDGED = "OK"
+NOT_WRITTEN = ("UNAVAILABLE LOG_UNAVAILABLE", "RESOURCE_EXHAUSTED OVERLOADED")
+UNKNOWN = "DEADLINE_EXCEEDED WRITE_OUTCOME_UNKNOWN"
+
+# What a busy machine may take to carry an answer to its caller.
+CARRIAGE_SECONDS = 1
 
 
 def check_feed_order(events):
@@ -111,3 +147,101 @@ def check_player_order(receipts, players_start_at_one=False):
         if players_start_at_one and sequences != list(range(1, len(sequences) + 1)):
             raise Broken(f"events of {player} are missing: {sequences}")
     return len(players)
+
+
+def check_no_repeats(events):
+    """No event is there twice, acknowledged or not: none of these was sent twice."""
+    seen = {}
+    for event in events:
+        if (first := seen.setdefault(event.event_id, event)) is not event:
+            raise Broken(f"twice in the log: {first}; {event}")
+
+
+def check_places(events, places):
+    """Another reader finds records at the same places, and nowhere else."""
+    if len(places) != len(events):
+        raise Broken(f"{len(events)} events in the feed, {len(places)} records in the topic")
+    elsewhere = {(event.partition, event.offset) for event in events}.symmetric_difference(places)
+    if elsewhere:
+        raise Broken(f"{len(elsewhere)} places differ, such as {min(elsewhere)}")
+
+
+def check_same_feed(one, other):
+    """Two readers got the same events, in the same order in each partition."""
+    ones, others = by_partition(one), by_partition(other)
+    for partition in ones.keys() | others.keys():
+        pairs = itertools.zip_longest(ones.get(partition, []), others.get(partition, []))
+        for number, (left, right) in enumerate(pairs):
+            if left != right:
+                raise Broken(f"partition {partition}, event {number}: {left} and {right}")
+
+
+def by_partition(events):
+    partitions = collections.defaultdict(list)
+    for event in events:
+        partitions[event.partition].append(event)
+    return partitions
+
+
+def check_deadlines(calls):
+    """Each call is answered within its deadline. Returns the longest part of it taken."""
+    for call in calls:
+        if call.took > call.deadline + CARRIAGE_SECONDS:
+            raise Broken(f"answered too late: {call}")
+    return max((round(call.took / call.deadline, 3) for call in calls), default=None)
+
+
+def check_answers(calls, events):
+    """What calls were told about their events is true.
+
+    Not written means not in the log, and comes with a time to come back. Of unknown
+    ones, some are there and some are not. (Acknowledged ones have receipts; see there.)
+    Returns how often each answer was given.
+    """
+    written = {event.request_id for event in events}
+    counts = collections.Counter(count_answers(calls))
+    for call in calls:
+        if call.answer in NOT_WRITTEN:
+            if call.request_id in written:
+                raise Broken(f"in the log, and said not to be: {call}")
+            if not call.says_when_to_retry:
+                raise Broken(f"without a time to come back: {call}")
+        elif call.answer == UNKNOWN:
+            counts[f"{UNKNOWN}, in the log"] += call.request_id in written
+        elif call.answer != ACKNOWLEDGED:
+            raise Broken(f"not an answer to a write: {call}")
+    return dict(sorted(counts.items()))
+
+
+def receipts_of(calls):
+    """The receipts of those that were acknowledged, in order for each player."""
+    receipts = [call.receipt for call in calls if call.receipt]
+    check_player_order(receipts)
+    return receipts
+
+
+def count_answers(calls):
+    return dict(sorted(collections.Counter(call.answer for call in calls).items()))
+
+
+def check_nothing_acknowledged(calls):
+    """While nothing can become durable, nothing is acknowledged."""
+    for call in calls:
+        if call.answer == ACKNOWLEDGED:
+            raise Broken(f"acknowledged without a log: {call}")
+
+
+def check_unacknowledged(events, unknown):
+    """Events without a receipt are those of unknown outcome.
+
+    Each call that was refused, and whose event is there all the same, would be one more.
+    """
+    if events > unknown:
+        raise Broken(f"{events} events were never acknowledged, {unknown} may be")
+
+
+def check_failures(failed):
+    """Failures of a load are those that a log in trouble causes."""
+    if strange := failed.keys() - {"Unavailable", "DeadlineExceeded", "ResourceExhausted"}:
+        raise Broken(f"calls failed with {strange}: {failed}")
+    return failed

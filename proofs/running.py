@@ -10,10 +10,14 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.error
+import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -22,6 +26,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 STOP_SECONDS = 60
 COMMAND_SECONDS = 900
+
+# How long a subscriber may lag behind.
+SUBSCRIBER_SECONDS = 120
 
 
 def binary():
@@ -43,16 +50,28 @@ def environment():
     return clean | {"NO_COLOR": "1"}
 
 
+def wait_until(condition, seconds, what):
+    """Returns how long it took until `condition()` was true; the longest is `seconds`."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise TimeoutError(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+    return round(time.monotonic() - begun, 3)
+
+
 class Server:
     """A running `herald serve`, on ports of its own unless told otherwise.
 
-    `keep` is how many of its last lines are kept; None keeps all.
+    `log` is where the events are: a folder for the embedded log, or a list of flags. `keep`
+    is how many of its last lines are kept; None keeps all.
     """
 
     def __init__(
-        self, data_dir, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0", keep=200
+        self, log, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0", keep=200
     ):
-        command = [binary(), "serve", "--data-dir", str(data_dir)]
+        log = log if isinstance(log, list) else ["--data-dir", str(log)]
+        command = [binary(), "serve", *log]
         command += ["--listen", listen, "--admin-listen", admin_listen, *map(str, flags)]
         self.process = subprocess.Popen(
             command,
@@ -106,6 +125,23 @@ class Server:
         """Host and port, as gRPC clients want them."""
         return self.url.removeprefix("http://")
 
+    def is_ready(self):
+        """Whether it says that it takes actions and streams events."""
+        try:
+            with urllib.request.urlopen(f"{self.admin}/ready", timeout=START_SECONDS):
+                return True
+        except urllib.error.HTTPError as answer:
+            with answer:
+                if answer.code == 503:
+                    return False
+            raise
+
+    def metric(self, name):
+        """The value of a metric without labels."""
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=START_SECONDS) as answer:
+            text = answer.read().decode()
+        return int(re.search(rf"^{name} (\d+)$", text, re.MULTILINE)[1])
+
     def said(self):
         with self._news:
             return "".join(self.log)
@@ -139,6 +175,7 @@ class Server:
             self.stop()
         else:
             self.kill()
+            print(f"the server at {self.url} said last:\n{self.said()}", file=sys.stderr)
 
 
 def herald(*arguments):
@@ -156,12 +193,17 @@ def herald(*arguments):
     return done.stdout
 
 
+def tail_command(url, *flags):
+    """All events from the first one on, one line of JSON each."""
+    command = [binary(), "tail", "--json", "--include-origin", "--from", "earliest"]
+    return [*command, "--server", url, *flags]
+
+
 def whole_log(url):
     """Every event that the log holds, as the feed delivers them."""
-    command = [binary(), "tail", "--json", "--from", "earliest", "--until-caught-up"]
     with tempfile.TemporaryFile("w+") as complaints:
         with subprocess.Popen(
-            [*command, "--server", url],
+            tail_command(url, "--until-caught-up"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -173,6 +215,62 @@ def whole_log(url):
         if tail.returncode != 0:
             complaints.seek(0)
             raise RuntimeError(f"herald tail ended with {tail.returncode}:\n{complaints.read()}")
+
+
+class Subscriber:
+    """A `herald tail` from the first event on, which keeps what it gets in a file."""
+
+    def __init__(self, url, file):
+        self._file = file
+        self._lines = LineCount(file)
+        self._notes = file.with_suffix(".notes")
+        with open(file, "w") as events, open(self._notes, "w") as notes:
+            self._process = subprocess.Popen(
+                tail_command(url, "--heartbeat", "1s"),
+                stdin=subprocess.DEVNULL,
+                stdout=events,
+                stderr=notes,
+                env=environment(),
+            )
+
+    def all_events(self, count):
+        """Waits until so many events have come, ends it, and yields all that came."""
+        wait_until(lambda: self._lines.now() >= count, SUBSCRIBER_SECONDS, f"{count} events")
+        self._process.terminate()
+        self._process.wait(STOP_SECONDS)
+        with open(self._file, encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def reconnects(self):
+        """How often it had to resume."""
+        return self._notes.read_text().count("reconnecting")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class LineCount:
+    """Counts the lines of a growing file, which need not be there yet."""
+
+    def __init__(self, path):
+        self._path = path
+        self._bytes = 0
+        self._lines = 0
+
+    def now(self):
+        if self._path.exists():
+            with open(self._path, "rb") as file:
+                file.seek(self._bytes)
+                for chunk in iter(lambda: file.read(1 << 16), b""):
+                    self._bytes += len(chunk)
+                    self._lines += chunk.count(b"\n")
+        return self._lines
 
 
 def machine():
@@ -213,6 +311,8 @@ def prove(name, sizes, proof):
     size = sys.argv[1] if len(sys.argv) > 1 else "full"
     if size not in sizes:
         sys.exit(f"{name}: the sizes are {', '.join(sizes)}, not {size!r}")
+    # Whoever ends a proof ends what it has started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     begun = datetime.datetime.now(datetime.timezone.utc)
     result = proof(sizes[size])
     took = datetime.datetime.now(datetime.timezone.utc) - begun

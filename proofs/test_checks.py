@@ -1,9 +1,11 @@
 """The checks can fail: a log made wrong in each way is found out."""
 
+import base64
 import dataclasses
 
 import pytest
 
+import calling
 import checks
 import throughput
 
@@ -98,3 +100,102 @@ def test_the_gates_can_be_missed():
     assert met(0.56, None) == [True, False]
     with pytest.raises(checks.Broken, match="does not compare"):
         throughput.gates({"ratios": []})
+
+
+def call(code, reason="", number=0, took=1.0, retry=True):
+    return checks.Call(f"r{number}", 2.0, 0.0, took, code, reason, retry, None)
+
+
+def told(*calls):
+    """Checks calls against a log that has r0 to r5."""
+    log = enumerate(logged(receipts()))
+    log = [dataclasses.replace(event, request_id=f"r{n}") for n, event in log]
+    return checks.check_answers(calls, log)
+
+
+def test_answers_are_counted():
+    unknown = ("DEADLINE_EXCEEDED", "WRITE_OUTCOME_UNKNOWN")
+    assert told(
+        call("OK"),
+        call("UNAVAILABLE", "LOG_UNAVAILABLE", 7),
+        call(*unknown, 1, retry=False),
+        call(*unknown, 8, retry=False),
+    ) == {
+        "DEADLINE_EXCEEDED WRITE_OUTCOME_UNKNOWN": 2,
+        "DEADLINE_EXCEEDED WRITE_OUTCOME_UNKNOWN, in the log": 1,
+        "OK": 1,
+        "UNAVAILABLE LOG_UNAVAILABLE": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "answer, found",
+    [
+        (call("UNAVAILABLE", "LOG_UNAVAILABLE", 3), "said not to be"),
+        (call("RESOURCE_EXHAUSTED", "OVERLOADED", 3), "said not to be"),
+        (call("RESOURCE_EXHAUSTED", "OVERLOADED", 9, retry=False), "time to come back"),
+        (call("UNAVAILABLE"), "not an answer"),
+        (call("DEADLINE_EXCEEDED"), "not an answer"),
+        (call("no answer: timed out"), "not an answer"),
+    ],
+)
+def test_a_wrong_answer_is_found_out(answer, found):
+    with pytest.raises(checks.Broken, match=found):
+        told(answer)
+
+
+def test_an_answer_that_comes_late_or_too_early_is_found_out():
+    assert checks.check_deadlines([call("OK", took=1.0), call("OK", took=0.5)]) == 0.5
+    with pytest.raises(checks.Broken, match="too late"):
+        checks.check_deadlines([call("OK", took=3.5)])
+    with pytest.raises(checks.Broken, match="without a log"):
+        checks.check_nothing_acknowledged([call("OK")])
+    checks.check_unacknowledged(3, 3)
+    with pytest.raises(checks.Broken, match="never acknowledged"):
+        checks.check_unacknowledged(4, 3)
+    with pytest.raises(checks.Broken, match="Internal"):
+        checks.check_failures({"Unavailable": 1, "Internal": 1})
+
+
+def test_readers_that_do_not_agree_are_found_out():
+    log = logged(receipts())
+    places = [(event.partition, event.offset) for event in log]
+    checks.check_places(log, places)
+    for wrong, found in [
+        (places[:-1], "6 events in the feed, 5 records"),
+        ([*places[:-1], (1, 9)], "2 places differ"),
+        ([*places[:-1], places[0]], "1 places differ"),
+    ]:
+        with pytest.raises(checks.Broken, match=found):
+            checks.check_places(log, wrong)
+
+    # Partitions have no order among each other.
+    checks.check_same_feed(log, sorted(log, key=lambda event: event.partition))
+    for other in log[:-1], [log[2], log[1], log[0], *log[3:]]:
+        with pytest.raises(checks.Broken, match="partition ., event"):
+            checks.check_same_feed(log, other)
+
+
+def test_an_event_that_is_there_twice_is_found_out():
+    log = logged(receipts())
+    checks.check_no_repeats(log)
+    with pytest.raises(checks.Broken, match="twice"):
+        checks.check_no_repeats([*log, dataclasses.replace(log[0], offset=9)])
+
+
+def test_answers_are_read_from_grpc_web():
+    def message(number, data):
+        return calling.varint(number << 3 | 2) + calling.varint(len(data)) + data
+
+    info = message(1, b"OVERLOADED") + message(2, b"herald")
+    status = b"\x08\x08" + message(2, b"too much")
+    for kind, value in ("google.rpc.ErrorInfo", info), ("google.rpc.RetryInfo", b""):
+        any_ = message(1, f"type.googleapis.com/{kind}".encode()) + message(2, value)
+        status += message(3, any_)
+    encoded = base64.b64encode(status).decode().rstrip("=")
+    assert calling.details(encoded) == ("OVERLOADED", True)
+    assert calling.details("") == ("", False)
+
+    framed = b"\0\0\0\0\x02\x38\x07" + b"\x80\0\0\0\x0fgrpc-status:0\r\n"
+    assert list(calling.frames(framed)) == [(False, b"\x38\x07"), (True, b"grpc-status:0\r\n")]
+    assert calling.fields(b"\x38\xac\x02") == {7: [300]}

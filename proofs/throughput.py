@@ -40,13 +40,16 @@ def gates(report):
     return found
 
 
-def proof(options):
-    command = ["bench", "write", "--spawn", "--echo", "--json", "--rounds", options["rounds"]]
+def command(options):
+    """What measures, of a server of its own beside the echo."""
+    words = ["bench", "write", "--spawn", "--echo", "--json", "--rounds", options["rounds"]]
     if options["requests"]:
-        command += ["--requests", options["requests"]]
-    else:
-        command += ["--echo-single-thread"]
-    report = json.loads(running.herald(*command))
+        return [*words, "--requests", options["requests"]]
+    return [*words, "--echo-single-thread"]
+
+
+def proof(options):
+    report = json.loads(running.herald(*command(options)))
     measured = gates(report)
     return {"gates": measured if options["gates"] else [], "report": report}
 

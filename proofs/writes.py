@@ -16,19 +16,19 @@ SIZES = {
 }
 
 
-def proof(options):
-    with tempfile.TemporaryDirectory() as folder:
-        receipts_file = pathlib.Path(folder) / "receipts"
-        with running.Server(pathlib.Path(folder) / "data") as server:
-            running.herald(
-                "bench", "write", "--server", server.url, "--ordered", "--json",
-                "--requests", options["requests"], "--players", options["players"],
-                "--connections", options["connections"], "--in-flight", options["in_flight"],
-                "--receipts", receipts_file,
-            )  # fmt: skip
-            events = [checks.Logged.of(event) for event in running.whole_log(server.url)]
-        receipts = checks.read_receipts(receipts_file)
+def buy(server, options, receipts_file):
+    """Makes all the purchases, and returns their receipts."""
+    running.herald(
+        "bench", "write", "--server", server.url, "--ordered", "--json",
+        "--requests", options["requests"], "--players", options["players"],
+        "--connections", options["connections"], "--in-flight", options["in_flight"],
+        "--receipts", receipts_file,
+    )  # fmt: skip
+    return checks.read_receipts(receipts_file)
 
+
+def check(options, receipts, events):
+    """The log holds what was bought, once, in order, and nothing else."""
     if len(receipts) != options["requests"]:
         raise checks.Broken(f"{len(receipts)} of {options['requests']} calls were acknowledged")
     if len(events) != len(receipts):
@@ -37,6 +37,15 @@ def proof(options):
     checks.check_receipts(receipts, events)
     players = checks.check_player_order(receipts, players_start_at_one=True)
     return {"acknowledged": len(receipts), "in_log": len(events), "players": players}
+
+
+def proof(options):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        with running.Server(folder / "data") as server:
+            receipts = buy(server, options, folder / "receipts")
+            events = checks.logged(running.whole_log(server.url))
+    return check(options, receipts, events)
 
 
 if __name__ == "__main__":

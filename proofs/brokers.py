@@ -1,0 +1,90 @@
+"""A Kafka of its own for a proof, started by `scripts/kafka`."""
+
+import json
+import subprocess
+
+import checks
+import running
+
+SCRIPT = running.REPOSITORY / "scripts" / "kafka"
+
+# Far more than it takes.
+SCRIPT_SECONDS = 200
+
+TOPIC = "game-events"
+
+# Those that herald makes.
+PARTITIONS = set(range(6))
+
+
+class Kafka:
+    """A running cluster. Its nodes are numbered from 1."""
+
+    def __init__(self, folder, brokers=1):
+        self._folder = folder
+        lines = self._script("start", "--brokers", brokers).splitlines()
+        self.addresses = dict(line.split("=", 1) for line in lines)["brokers"]
+
+    def _script(self, *arguments):
+        done = subprocess.run(
+            [SCRIPT, *map(str, arguments), "--dir", self._folder],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SCRIPT_SECONDS,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"scripts/kafka {arguments[0]} failed:\n{done.stderr}")
+        return done.stdout
+
+    def node(self, verb, *numbers):
+        """`scripts/kafka node`: start, stop, kill, pause or resume nodes."""
+        self._script("node", verb, *numbers)
+
+    def log(self, *flags):
+        """What makes a server keep its events here."""
+        return ["--kafka-brokers", self.addresses, "--topic", TOPIC, *flags]
+
+    def places(self):
+        """Partition and offset of each record of the topic, as kcat finds them."""
+        done = subprocess.run(
+            ["kcat", "-b", self.addresses, "-t", TOPIC, "-C", "-q", "-e", "-f", "%p %o\n"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=running.COMMAND_SECONDS,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"kcat ended with {done.returncode}:\n{done.stderr}")
+        return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+
+    def in_sync(self):
+        """How many replicas are in sync, by partition, as one of the brokers has it."""
+        done = subprocess.run(
+            ["kcat", "-b", self.addresses, "-t", TOPIC, "-L", "-J", "-m", "5"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            return {}
+        partitions = json.loads(done.stdout)["topics"][0]["partitions"]
+        return {each["partition"]: len(each["isrs"]) for each in partitions}
+
+    def stop(self):
+        self._script("stop")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def read_log(server, kafka):
+    """All events of the topic: as the feed has them, at the places that kcat finds."""
+    events = checks.logged(running.whole_log(server.url))
+    checks.check_feed_order(events)
+    checks.check_no_repeats(events)
+    checks.check_places(events, kafka.places())
+    return events

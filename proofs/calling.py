@@ -1,0 +1,221 @@
+"""Calls with known deadlines, each with all that its answer says.
+
+gRPC-web over HTTP/1.1, because that needs nothing but Python: a message in a frame
+goes out, a message and the trailers come back in one frame each.
+"""
+
+import base64
+import concurrent.futures
+import http.client
+import itertools
+import threading
+import time
+import urllib.parse
+import uuid
+
+import brokers
+import checks
+import running
+
+CODES = {
+    0: "OK",
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    8: "RESOURCE_EXHAUSTED",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+}
+
+# After so long beyond its deadline a call counts as not answered at all.
+SILENCE_SECONDS = 15
+
+# What a caller does not do: call again at once after a refusal.
+PAUSE_SECONDS = 0.02
+
+
+def varint(number):
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def text_field(number, text):
+    data = text.encode()
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def fields(data):
+    """The fields of a protobuf message, by number: numbers, and bytes of all else."""
+    found, at = {}, 0
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        tag = number()
+        if tag & 7 == 0:
+            value = number()
+        else:
+            length = {1: 8, 5: 4}.get(tag & 7)
+            length = number() if length is None else length
+            value = data[at : at + length]
+            at += length
+        found.setdefault(tag >> 3, []).append(value)
+    return found
+
+
+def first(found, number, default=b""):
+    return found.get(number, [default])[0]
+
+
+def frames(data):
+    """The frames of gRPC-web: whether it is the trailers, and the bytes."""
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at + 1 : at + 5], "big")
+        yield bool(data[at] & 0x80), data[at + 5 : at + 5 + length]
+        at += 5 + length
+
+
+class Connection:
+    """One connection, over which one call after the other is made."""
+
+    def __init__(self, url):
+        self._address = urllib.parse.urlsplit(url)
+        self._http = None
+
+    def purchase(self, player, sequence, deadline):
+        """Buys, waiting `deadline` seconds at the most."""
+        request_id = str(uuid.uuid4())
+        message = text_field(1, request_id) + text_field(2, player) + text_field(5, "sword")
+        message += varint(6 << 3) + varint(sequence)
+        sent = time.monotonic()
+        try:
+            answer, trailers = self._call("/game.v1.GameService/PurchaseItem", message, deadline)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            answer, trailers = b"", {"grpc-status": f"no answer: {error}"}
+        took = time.monotonic() - sent
+        status = trailers.get("grpc-status", "no status")
+        code = CODES.get(int(status), status) if status.isdigit() else status
+        reason, retry = details(trailers.get("grpc-status-details-bin", ""))
+        receipt = None
+        if code == "OK":
+            found = fields(first(fields(answer), 1))
+            event_id, partition, offset = first(found, 1), first(found, 6, 0), first(found, 7, 0)
+            receipt = checks.Receipt(
+                request_id, player, sequence, event_id.decode(), partition, offset
+            )
+        return checks.Call(request_id, deadline, sent, took, code, reason, retry, receipt)
+
+    def _call(self, path, message, deadline):
+        if self._http is None:
+            self._http = http.client.HTTPConnection(self._address.hostname, self._address.port)
+        self._http.timeout = deadline + SILENCE_SECONDS
+        if self._http.sock is not None:
+            self._http.sock.settimeout(self._http.timeout)
+        self._http.request(
+            "POST",
+            path,
+            bytes([0]) + len(message).to_bytes(4, "big") + message,
+            {
+                "content-type": "application/grpc-web+proto",
+                "x-grpc-web": "1",
+                "grpc-timeout": f"{round(deadline * 1000)}m",
+            },
+        )
+        response = self._http.getresponse()
+        body = response.read()
+        trailers = {name.lower(): value for name, value in response.getheaders()}
+        answer = b""
+        for is_trailers, data in frames(body):
+            if is_trailers:
+                lines = (line.split(":", 1) for line in data.decode().splitlines() if line)
+                trailers |= {name.lower(): value.strip() for name, value in lines}
+            else:
+                answer = data
+        return answer, trailers
+
+    def close(self):
+        if self._http is not None:
+            self._http.close()
+        self._http = None
+
+
+def details(encoded):
+    """The reason in a status, and whether it says when to come back."""
+    reason, retry = "", False
+    status = fields(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
+    for detail in map(fields, status.get(3, [])):
+        kind, value = first(detail, 1).decode(), first(detail, 2)
+        if kind.endswith("google.rpc.ErrorInfo"):
+            reason = first(fields(value), 1).decode()
+        retry |= kind.endswith("google.rpc.RetryInfo")
+    return reason, retry
+
+
+class Callers:
+    """Threads that buy, each with its own deadline and its own players, until told to stop."""
+
+    def __init__(self, url, deadlines, players=16):
+        self.calls = []
+        self._stopping = threading.Event()
+        round_ = uuid.uuid4().hex[:8]
+        pool = concurrent.futures.ThreadPoolExecutor(len(deadlines))
+        self._threads = [
+            pool.submit(self._run, Connection(url), deadline, f"caller-{round_}-{n}", players)
+            for n, deadline in enumerate(deadlines)
+        ]
+        pool.shutdown(wait=False)
+
+    def _run(self, connection, deadline, name, players):
+        for turn in itertools.count():
+            player, sequence = f"{name}-{turn % players}", turn // players + 1
+            # Appending is safe from several threads.
+            self.calls.append(connection.purchase(player, sequence, deadline))
+            if self._stopping.wait(PAUSE_SECONDS):
+                return connection.close()
+
+    def between(self, since, until=float("inf")):
+        """The calls that were made and answered in this time."""
+        return [c for c in list(self.calls) if since <= c.sent and c.sent + c.took <= until]
+
+    def all_partitions_take_writes(self, seconds):
+        """Waits until calls made from now on were acknowledged in each partition.
+
+        Records of one server keep their order, so then all earlier ones are settled too.
+        Returns how long it took.
+        """
+        begun = time.monotonic()
+
+        def all_of_them():
+            receipts = [call.receipt for call in self.between(begun) if call.receipt]
+            return {receipt.partition for receipt in receipts} == brokers.PARTITIONS
+
+        return running.wait_until(all_of_them, seconds, "acknowledgements in all partitions")
+
+    def stop(self):
+        """Waits for the last answers and returns all calls."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.result()
+        return self.calls
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stopping.set()
