@@ -203,3 +203,25 @@ async fn without_brokers_the_log_opens_and_says_why_it_takes_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_become_metrics() {
+    if !has_broker() {
+        return;
+    }
+    within_patience(async {
+        let mut options = options(1);
+        options.properties.add("statistics.interval.ms=100").expect("it is a property");
+        let mut registry = Registry::default();
+        let log = KafkaLog::open(options, &mut registry).await.expect("it can be opened");
+        let writing = Writing::to(log.clone());
+        let mut told = String::new();
+        while !told.contains("kafka_round_trip_seconds{broker=\"127.0.0.1:") {
+            writing.append(0, b"x").await;
+            told.clear();
+            prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+        }
+        writing.end().await;
+    })
+    .await;
+}
