@@ -47,7 +47,7 @@ SIZES = {
 # The way back from each way out.
 RETURNS = {"stop": "start", "kill": "start", "pause": "resume"}
 
-# Callers with these deadlines, in seconds. A record waits 30 s for a broker.
+# Callers with these deadlines, in seconds. A record waits for a broker for as long as the server lives.
 DEADLINES = [2, 2, 5, 5, 60, 60]
 
 # How long the server may take to notice a failure and a recovery; far more than is needed.

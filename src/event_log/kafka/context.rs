@@ -81,10 +81,11 @@ impl ClientContext for Context {
         self.heard.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         // That all brokers are down is what follows from the cause, not the cause.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.lost_all.store(true, Ordering::Relaxed);
-        } else {
-            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting(reason));
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost_all.store(true, Ordering::Relaxed),
+            // No trouble: a reader is told so when it comes to an end.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            _ => *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting(reason)),
         }
     }
 

@@ -7,9 +7,9 @@
 //! * **Durable** means: written by all replicas that are in sync, of which there are at
 //!   least `min.insync.replicas`. The producer is idempotent, so that its own retries
 //!   neither repeat nor reorder.
-//! * A record waits for a broker for [`DELIVERY_TIMEOUT_MILLIS`] at the most. A caller that
-//!   is gone by then has been told that the outcome is unknown, and so it is until then.
-//!   While nothing gets through, new records are refused at once.
+//! * A record that was taken waits for a broker for as long as the process lives, in order;
+//!   how many may wait is bounded. A caller that does not wait so long has been told that the
+//!   outcome is unknown. While nothing gets through, new records are refused at once.
 //! * The topic's identity is looked at before a reader begins, every five seconds, and
 //!   whenever a read fails. A topic that was deleted and made anew is another log; for up to
 //!   five seconds its records may be taken for those of the old one.
@@ -53,8 +53,8 @@ use self::context::Context;
 use self::monitor::Monitor;
 use self::reader::{Link, Pool, Shared, Tail};
 pub use self::settings::{
-    DEFAULT_KEY_PARTITIONS, DEFAULT_TOPIC, DELIVERY_TIMEOUT_MILLIS, MAX_KEY_PARTITIONS,
-    MAX_QUEUED_KIB, MAX_QUEUED_RECORDS, Options, Properties,
+    DEFAULT_KEY_PARTITIONS, DEFAULT_TOPIC, MAX_KEY_PARTITIONS, MAX_QUEUED_KIB, MAX_QUEUED_RECORDS,
+    MIN_QUEUED_PER_PARTITION, Options, Properties,
 };
 use self::topic::Inspector;
 pub use self::topic::{DescribeError, PartitionDescription, TopicDescription};

@@ -23,10 +23,14 @@ pub const MAX_QUEUED_RECORDS: usize = 65_536;
 /// See [`MAX_QUEUED_RECORDS`].
 pub const MAX_QUEUED_KIB: usize = 64 * 1024;
 
-/// How long a record is tried before the producer gives it up. So long after a call at the
-/// latest its event is in the log, or never will be. Source: librdkafka's
-/// `message.timeout.ms`.
-pub const DELIVERY_TIMEOUT_MILLIS: u32 = 30_000;
+/// Records that wait for one partition at the most: its share, but so many at least, so that
+/// a partition without a leader does not use up the room of the others.
+pub const MIN_QUEUED_PER_PARTITION: usize = 1_024;
+
+/// Records are tried for ever: to give one up makes librdkafka begin a new sequence of
+/// numbers, and brokers then take for new what another retry had already written. Source:
+/// `rd_kafka_idemp_drain_epoch_bump` in rdkafka_broker.c of librdkafka 2.12.
+const NO_DELIVERY_TIMEOUT: &str = "0";
 
 /// What is waited for more records before a batch is sent. Measured: 0 and 5 ms give two
 /// thirds of the rate of 1 ms, or less.
@@ -39,6 +43,10 @@ const RESERVED: &[(&str, &str)] = &[
     ("enable.idempotence", "the producer is always idempotent"),
     ("acks", "events are acknowledged by all in-sync replicas; see --topic-min-insync-replicas"),
     ("request.required.acks", "events are acknowledged by all in-sync replicas"),
+    ("message.timeout.ms", "a record that is given up can make others appear twice"),
+    ("delivery.timeout.ms", "a record that is given up can make others appear twice"),
+    ("retries", "a record that is given up can make others appear twice"),
+    ("message.send.max.retries", "a record that is given up can make others appear twice"),
     ("transactional.id", "events are written without transactions"),
     ("partitioner", "herald chooses the partition; see --key-partitions"),
     ("partitioner_cb", "herald chooses the partition; see --key-partitions"),
@@ -163,7 +171,7 @@ impl Options {
         self.client(&[
             ("enable.idempotence", "true"),
             ("linger.ms", &LINGER_MILLIS.to_string()),
-            ("message.timeout.ms", &DELIVERY_TIMEOUT_MILLIS.to_string()),
+            ("message.timeout.ms", NO_DELIVERY_TIMEOUT),
             // The largest record with its headers, and not more than a topic takes that was
             // made with Kafka's defaults.
             ("message.max.bytes", "1048588"),

@@ -23,12 +23,12 @@ use tokio::sync::Notify;
 use super::board::Board;
 use super::context::Context;
 use super::ffi;
-use super::settings::Options;
+use super::settings::{MAX_QUEUED_RECORDS, MIN_QUEUED_PER_PARTITION, Options};
 use super::topic::{code_text, kafka_partition};
 use super::{CLOSED, OpenError};
 use crate::clock::{Clock, Timestamp};
 use crate::event_log::{
-    Ack, AppendError, Appended, Attributes, LogId, MAX_RECORD_BYTES, NewRecord,
+    Ack, AppendError, Appended, Attributes, LogId, MAX_RECORD_BYTES, NewRecord, Partition,
 };
 
 /// After so long without an acknowledgement, although records wait for one, the log takes no
@@ -62,6 +62,9 @@ struct Tally {
     /// The same for when the first of those pending was handed over.
     waiting_since: AtomicU64,
     drained: Notify,
+    /// Of those pending, how many are for each partition, and how many may be.
+    queued: Box<[AtomicUsize]>,
+    most_queued: usize,
 }
 
 impl Tally {
@@ -71,6 +74,20 @@ impl Tally {
             self.waiting_since.store(self.now(), Ordering::SeqCst);
         }
         self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes one of a partition's places; false when there is none.
+    fn take_place(&self, partition: Partition) -> bool {
+        let queued = &self.queued[partition as usize];
+        let has_place = queued.fetch_add(1, Ordering::Relaxed) < self.most_queued;
+        if !has_place {
+            queued.fetch_sub(1, Ordering::Relaxed);
+        }
+        has_place
+    }
+
+    fn give_back_place(&self, partition: Partition) {
+        self.queued[partition as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
     fn end(&self) {
@@ -129,6 +146,10 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<Ack>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
+        let (Ok(message) | Err((_, message))) = result;
+        if let Ok(partition) = u32::try_from(message.partition()) {
+            self.tally.give_back_place(partition);
+        }
         ack.complete(match result {
             Ok(message) => {
                 self.tally.acknowledge();
@@ -188,12 +209,16 @@ struct Shared {
 impl Writer {
     /// A writer without a topic yet.
     pub fn start(options: Options, context: Context, board: Arc<Board>) -> Result<Self, OpenError> {
+        let partitions = options.key_partitions();
         let tally = Tally {
             began: Instant::now(),
             pending: AtomicUsize::new(0),
             acknowledged: AtomicU64::new(0),
             waiting_since: AtomicU64::new(0),
             drained: Notify::new(),
+            queued: (0..partitions).map(|_| AtomicUsize::new(0)).collect(),
+            most_queued: MIN_QUEUED_PER_PARTITION
+                .max(MAX_QUEUED_RECORDS / partitions.max(1) as usize),
         };
         let shared = Arc::new(Shared {
             options,
@@ -258,7 +283,16 @@ impl Writer {
         let outcome = match (refused, &*session) {
             (Some(error), _) => Err((ack, error)),
             (None, None) => Err((ack, AppendError::Unavailable("no topic yet".into()))),
-            (None, Some(session)) => send(session, &options.topic, &record, ack),
+            (None, Some(_)) if !tally.take_place(record.partition) => {
+                Err((ack, AppendError::Overloaded))
+            }
+            (None, Some(session)) => {
+                let sent = send(session, &options.topic, &record, ack);
+                if sent.is_err() {
+                    tally.give_back_place(record.partition);
+                }
+                sent
+            }
         };
         if let Err((ack, error)) = outcome {
             ack.complete(Err(error));
