@@ -33,6 +33,7 @@ mod monitor;
 mod reader;
 mod settings;
 mod source;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod topic;

@@ -5,7 +5,7 @@
 //! that the old one is of no more use.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,17 +18,17 @@ use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use rdkafka::statistics::Statistics;
-use tokio::sync::Notify;
 
 use super::board::Board;
 use super::context::Context;
 use super::ffi;
-use super::settings::{MAX_QUEUED_RECORDS, MIN_QUEUED_PER_PARTITION, Options};
+use super::settings::Options;
+use super::tally::{NoPlace, Silence, Tally};
 use super::topic::{code_text, kafka_partition};
 use super::{CLOSED, OpenError};
 use crate::clock::{Clock, Timestamp};
 use crate::event_log::{
-    Ack, AppendError, Appended, Attributes, LogId, MAX_RECORD_BYTES, NewRecord, Partition,
+    Ack, AppendError, Appended, Attributes, LogId, MAX_RECORD_BYTES, NewRecord,
 };
 
 /// After so long without an acknowledgement, although records wait for one, the log takes no
@@ -38,7 +38,7 @@ use crate::event_log::{
 const STALL: Duration = Duration::from_secs(12);
 
 /// For so long an acknowledgement is a sign of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+const SIGN_OF_LIFE_MILLIS: u64 = 3_000;
 
 /// How long the thread waits for librdkafka before it looks around.
 const POLL: Duration = Duration::from_millis(100);
@@ -51,69 +51,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `ce_source`: what the events are from. Source: CloudEvents 1.0, section "source".
 const SOURCE: &str = "herald";
-
-/// Counts what is under way.
-struct Tally {
-    began: Instant,
-    /// Records handed to a producer and not completed.
-    pending: AtomicUsize,
-    /// Milliseconds since `began` at which something was last acknowledged.
-    acknowledged: AtomicU64,
-    /// The same for when the first of those pending was handed over.
-    waiting_since: AtomicU64,
-    drained: Notify,
-    /// Of those pending, how many are for each partition, and how many may be.
-    queued: Box<[AtomicUsize]>,
-    most_queued: usize,
-}
-
-impl Tally {
-    fn begin(&self) {
-        // Before it counts, or it would seem to have waited since the last one did.
-        if self.pending.load(Ordering::SeqCst) == 0 {
-            self.waiting_since.store(self.now(), Ordering::SeqCst);
-        }
-        self.pending.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Takes one of a partition's places; false when there is none.
-    fn take_place(&self, partition: Partition) -> bool {
-        let queued = &self.queued[partition as usize];
-        let has_place = queued.fetch_add(1, Ordering::Relaxed) < self.most_queued;
-        if !has_place {
-            queued.fetch_sub(1, Ordering::Relaxed);
-        }
-        has_place
-    }
-
-    fn give_back_place(&self, partition: Partition) {
-        self.queued[partition as usize].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.drained.notify_waiters();
-        }
-    }
-
-    fn acknowledge(&self) {
-        self.acknowledged.store(self.now(), Ordering::Relaxed);
-    }
-
-    /// For how long records have been waiting, and nothing was acknowledged.
-    fn silence(&self) -> Duration {
-        if self.pending.load(Ordering::SeqCst) == 0 {
-            return Duration::ZERO;
-        }
-        let acknowledged = self.acknowledged.load(Ordering::Relaxed);
-        let since = acknowledged.max(self.waiting_since.load(Ordering::Relaxed));
-        Duration::from_millis(self.now().saturating_sub(since))
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// A producer for one log.
 struct Session {
@@ -147,15 +84,12 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
         let (Ok(message) | Err((_, message))) = result;
-        if let Ok(partition) = u32::try_from(message.partition()) {
-            self.tally.give_back_place(partition);
-        }
+        let partition = u32::try_from(message.partition());
         ack.complete(match result {
             Ok(message) => {
                 self.tally.acknowledge();
-                let place = u32::try_from(message.partition()).ok();
-                match place.zip(u64::try_from(message.offset()).ok()) {
-                    Some((partition, offset)) => Ok(Appended {
+                match (partition, u64::try_from(message.offset())) {
+                    (Ok(partition), Ok(offset)) => Ok(Appended {
                         log: self.log,
                         partition,
                         offset,
@@ -165,7 +99,7 @@ impl ProducerContext for Reports {
                             .map_or_else(|| Clock::System.now(), Timestamp::from_millis),
                     }),
                     // A repeat so late that the broker no longer knows where the first was.
-                    None => Err(AppendError::OutcomeUnknown(
+                    _ => Err(AppendError::OutcomeUnknown(
                         "written, but the broker did not say where".into(),
                     )),
                 }
@@ -184,7 +118,9 @@ impl ProducerContext for Reports {
                 }
             }
         });
-        self.tally.end();
+        if let Ok(partition) = partition {
+            self.tally.give_back(partition);
+        }
     }
 }
 
@@ -202,31 +138,24 @@ struct Shared {
     tally: Arc<Tally>,
     /// None until the topic was found.
     session: ArcSwapOption<Session>,
-    closed: AtomicBool,
+    began: Instant,
+    /// Milliseconds since then at which acknowledgements were last seen; 0 before any.
+    last_acknowledged: AtomicU64,
     stopping: AtomicBool,
 }
 
 impl Writer {
     /// A writer without a topic yet.
     pub fn start(options: Options, context: Context, board: Arc<Board>) -> Result<Self, OpenError> {
-        let partitions = options.key_partitions();
-        let tally = Tally {
-            began: Instant::now(),
-            pending: AtomicUsize::new(0),
-            acknowledged: AtomicU64::new(0),
-            waiting_since: AtomicU64::new(0),
-            drained: Notify::new(),
-            queued: (0..partitions).map(|_| AtomicUsize::new(0)).collect(),
-            most_queued: MIN_QUEUED_PER_PARTITION
-                .max(MAX_QUEUED_RECORDS / partitions.max(1) as usize),
-        };
+        let tally = Arc::new(Tally::new(options.key_partitions()));
         let shared = Arc::new(Shared {
             options,
             context,
             board,
-            tally: Arc::new(tally),
+            tally,
+            began: Instant::now(),
+            last_acknowledged: AtomicU64::new(0),
             session: ArcSwapOption::empty(),
-            closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let polled = Arc::clone(&shared);
@@ -251,66 +180,49 @@ impl Writer {
 
     /// Whether something was acknowledged a moment ago.
     pub fn is_getting_through(&self) -> bool {
-        let tally = &self.shared.tally;
-        let at = tally.acknowledged.load(Ordering::Relaxed);
-        at > 0 && Duration::from_millis(tally.now().saturating_sub(at)) < SIGN_OF_LIFE
+        let at = self.shared.last_acknowledged.load(Ordering::Relaxed);
+        at > 0 && self.shared.millis().saturating_sub(at) < SIGN_OF_LIFE_MILLIS
     }
 
     /// The topic can be used: what was wrong before need not be any more, and the next
     /// record will show.
     pub fn look_is_well(&self) {
-        if self.shared.tally.pending.load(Ordering::SeqCst) == 0 {
+        if self.shared.tally.pending() == 0 {
             self.shared.board.set_producing(Ok(()));
         }
     }
 
     /// Takes a record. Never blocks.
     pub fn submit(&self, record: NewRecord, ack: Ack) {
-        let Shared { options, board, tally, session, closed, .. } = &*self.shared;
-        let size = record.key.as_ref().map_or(0, |key| key.len()) + record.value.len();
+        let Shared { options, board, tally, session, .. } = &*self.shared;
+        let (partition, size) = (record.partition, record_bytes(&record));
         if size > MAX_RECORD_BYTES {
             return ack.complete(Err(AppendError::TooLarge(size)));
         }
-        // Counted before the look at `closed`: whoever closes waits for it, or it sees that
-        // it comes too late.
-        tally.begin();
-        let refused = if closed.load(Ordering::SeqCst) {
-            Some(AppendError::Unavailable(CLOSED.into()))
-        } else {
-            board.refusal().map(AppendError::Unavailable)
-        };
-        let session = session.load();
-        let outcome = match (refused, &*session) {
-            (Some(error), _) => Err((ack, error)),
-            (None, None) => Err((ack, AppendError::Unavailable("no topic yet".into()))),
-            (None, Some(_)) if !tally.take_place(record.partition) => {
-                Err((ack, AppendError::Overloaded))
+        if let Some(why) = board.refusal() {
+            return ack.complete(Err(AppendError::Unavailable(why)));
+        }
+        match tally.take(partition) {
+            Ok(()) => {}
+            Err(NoPlace::Full) => return ack.complete(Err(AppendError::Overloaded)),
+            Err(NoPlace::Closed) => {
+                return ack.complete(Err(AppendError::Unavailable(CLOSED.into())));
             }
-            (None, Some(session)) => {
-                let sent = send(session, &options.topic, &record, ack);
-                if sent.is_err() {
-                    tally.give_back_place(record.partition);
-                }
-                sent
-            }
+        }
+        let sent = match &*session.load() {
+            Some(session) => send(session, &options.topic, &record, ack),
+            None => Err((ack, AppendError::Unavailable("no topic yet".into()))),
         };
-        if let Err((ack, error)) = outcome {
+        if let Err((ack, error)) = sent {
             ack.complete(Err(error));
-            tally.end();
+            tally.give_back(partition);
         }
     }
 
     /// Takes no more, and waits until everything that was taken is completed.
     pub async fn close(&self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
         self.shared.board.close();
-        loop {
-            let drained = self.shared.tally.drained.notified();
-            if self.shared.tally.pending.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            drained.await;
-        }
+        self.shared.tally.close().await;
     }
 }
 
@@ -343,14 +255,18 @@ fn send(
     session.producer.send(base).map_err(|(error, base)| {
         let error = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => AppendError::Overloaded,
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => AppendError::TooLarge(
-                record.key.as_ref().map_or(0, |key| key.len()) + record.value.len(),
-            ),
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                AppendError::TooLarge(record_bytes(record))
+            }
             Some(code) => AppendError::Unavailable(code_text(code).into()),
             None => AppendError::Unavailable(error.to_string().into()),
         };
         (*base.delivery_opaque, error)
     })
+}
+
+fn record_bytes(record: &NewRecord) -> usize {
+    record.key.as_ref().map_or(0, |key| key.len()) + record.value.len()
 }
 
 /// The attributes of a CloudEvents 1.0 record in binary mode. Source: Kafka Protocol Binding
@@ -375,8 +291,8 @@ fn headers(attributes: &Attributes) -> OwnedHeaders {
 
 impl Shared {
     fn run(&self) {
-        // When it was seen that nothing gets through.
-        let mut stalled = None;
+        let mut silence = Silence::new(Instant::now());
+        let mut stalled = false;
         while !self.stopping.load(Ordering::Relaxed) {
             let Some(session) = self.session.load_full() else {
                 thread::park_timeout(POLL);
@@ -389,7 +305,11 @@ impl Shared {
                 drop(session);
                 self.rebuild(log);
             }
-            self.look_for_stall(&mut stalled);
+            let (silence, broken) = silence.look(&self.tally, Instant::now());
+            if broken {
+                self.last_acknowledged.store(self.millis(), Ordering::Relaxed);
+            }
+            self.look_for_stall(silence, broken, &mut stalled);
         }
         self.retire(None);
     }
@@ -433,16 +353,21 @@ impl Shared {
 
     /// Takes no more when nothing gets through, until something does or, with nothing left
     /// that could, until the monitor finds the topic well.
-    fn look_for_stall(&self, stalled: &mut Option<u64>) {
-        if self.tally.silence() >= STALL {
-            stalled.get_or_insert(self.tally.now());
+    fn look_for_stall(&self, silence: Duration, broken: bool, stalled: &mut bool) {
+        if silence >= STALL {
+            *stalled = true;
             let cause = self.context.cause().map_or(String::new(), |cause| format!(": {cause}"));
             let seconds = STALL.as_secs();
             self.board
                 .set_producing(Err(format!("no acknowledgement for {seconds} s{cause}").into()));
-        } else if stalled.is_some_and(|at| self.tally.acknowledged.load(Ordering::Relaxed) >= at) {
-            *stalled = None;
+        } else if *stalled && broken {
+            *stalled = false;
             self.board.set_producing(Ok(()));
         }
+    }
+
+    /// Since the writer began; at least 1, as 0 stands for never.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }
