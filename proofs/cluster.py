@@ -109,6 +109,7 @@ def proof(options):
     receipts += checks.receipts_of(calls)
     found = checks.check_receipts(receipts, events)
     answers = checks.check_answers(calls, events)
+    checks.check_no_repeats(events)
     unacknowledged = len(events) - found
     # Those that the load did not wait for are known to nobody either.
     checks.check_unacknowledged(unacknowledged, unknown + options["in_flight"])
