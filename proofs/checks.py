@@ -149,12 +149,17 @@ def check_player_order(receipts, players_start_at_one=False):
     return len(players)
 
 
+def repeats(events):
+    """Events that are there again, each with the first of them."""
+    seen = {}
+    pairs = ((seen.setdefault(event.event_id, event), event) for event in events)
+    return [(first, event) for first, event in pairs if event is not first]
+
+
 def check_no_repeats(events):
     """No event is there twice, acknowledged or not: none of these was sent twice."""
-    seen = {}
-    for event in events:
-        if (first := seen.setdefault(event.event_id, event)) is not event:
-            raise Broken(f"twice in the log: {first}; {event}")
+    if twice := repeats(events):
+        raise Broken(f"{len(twice)} events are twice in the log, such as {twice[0]}")
 
 
 def check_places(events, places):

@@ -10,6 +10,7 @@ In the end what was acknowledged is in the topic exactly once, at the place in i
 receipt and in its player's order, and a subscriber has got all of it once.
 """
 
+import datetime
 import pathlib
 import tempfile
 import time
@@ -47,8 +48,8 @@ def until_writes_go_on(kafka, callers, seconds):
 
 
 def one_round(number, kafka, callers, server, options):
-    nodes = [(number + n) % 3 + 1 for n in range(3)]
-    first, second, last = nodes
+    first, second, last = ((number + n) % 3 + 1 for n in range(3))
+    began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     # Until the last round's dead have caught up, one more is one too many.
     in_sync = dict.fromkeys(brokers.PARTITIONS, 3)
     running.wait_until(lambda: kafka.in_sync() == in_sync, RECOVERY_SECONDS, "brokers in sync")
@@ -69,6 +70,7 @@ def one_round(number, kafka, callers, server, options):
     recovery = until_writes_go_on(kafka, callers, RECOVERY_SECONDS)
     running.wait_until(server.is_ready, RECOVERY_SECONDS, "ready")
     return {
+        "began": began,
         "killed": [first, second],
         "left": last,
         "failover_seconds": failover,
@@ -109,6 +111,8 @@ def proof(options):
     receipts += checks.receipts_of(calls)
     found = checks.check_receipts(receipts, events)
     answers = checks.check_answers(calls, events)
+    # Told in the end, with all that is known of the rounds.
+    repeats = checks.repeats(events)
     unacknowledged = len(events) - found
     # Those that the load did not wait for are known to nobody either.
     checks.check_unacknowledged(unacknowledged, unknown + options["in_flight"])
@@ -123,6 +127,8 @@ def proof(options):
         "in_log_but_not_acknowledged": unacknowledged,
         "callers_answers": answers,
         "longest_part_of_deadline": checks.check_deadlines(calls),
+        "repeats": [str(repeat) for repeat in repeats],
+        "gates": [{"repeats": len(repeats), "at most": 0, "met": not repeats}],
     }
 
 

@@ -87,6 +87,7 @@ def proof(options):
         checks.check_feed_order(feed)
         checks.check_same_feed(events, feed)
     found = checks.check_receipts(receipts + survivors, events)
+    checks.check_no_repeats(events)
     return {
         "rounds": rounds,
         "acknowledged_by_victims": len(receipts),

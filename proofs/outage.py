@@ -182,6 +182,7 @@ class Proof:
         receipts = self.receipts + checks.receipts_of(self.calls)
         found = checks.check_receipts(receipts, events)
         answers = checks.check_answers(self.calls, events)
+        checks.check_no_repeats(events)
         unacknowledged = len(events) - found
         checks.check_unacknowledged(unacknowledged, unknown)
         return {
