@@ -175,15 +175,24 @@ impl Reader {
             }
         };
         let before = log.position().clone();
-        let read = tokio::select! {
-            biased;
-            read = log.next(READ_LIMITS) => read?,
-            // There is nothing to read when the tail itself has only just reached the
-            // end; then the ring can be joined.
-            Ok(()) = self.setup.published.changed() => return Ok(()),
-            () = shared.closing.cancelled() => return Ok(()),
-            () = tokio::time::sleep_until(next_heartbeat) => return Ok(()),
+        let mut reading = log.next(READ_LIMITS);
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = &mut reading => break read?,
+                // There is nothing to read when the tail itself has only just reached the
+                // end; then the ring can be joined. Otherwise the read goes on: begun anew
+                // at each publication, it would never end on a busy log.
+                Ok(()) = self.setup.published.changed() => {
+                    if shared.hub.join(self.setup.log, &self.position) != Join::Behind {
+                        return Ok(());
+                    }
+                }
+                () = shared.closing.cancelled() => return Ok(()),
+                () = tokio::time::sleep_until(next_heartbeat) => return Ok(()),
+            }
         };
+        drop(reading);
         let mut events = Vec::new();
         self.deliver(&Batch::new(before, read), &mut events);
         self.flush(&mut events);
@@ -208,6 +217,12 @@ impl Reader {
                 if end.log != Some(self.setup.log) {
                     return Err(ReadError::Replaced.into());
                 }
+                // A log that has lost its end would otherwise go on at another place.
+                let bounds = shared.log.bounds().await?;
+                if bounds.log != self.setup.log {
+                    return Err(ReadError::Replaced.into());
+                }
+                shared.bounds_reaching(&self.position, bounds).await?;
                 shared.metrics.fell_behind.inc();
                 self.say(Response::FellBehind(proto::FellBehind {}));
                 self.state = State::CatchingUp(None);

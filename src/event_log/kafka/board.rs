@@ -19,7 +19,9 @@ pub(super) struct Topic {
 pub(super) type Verdict = Result<(), Arc<str>>;
 
 struct Verdicts {
+    dead: Verdict,
     topic: Verdict,
+    fit: Verdict,
     producing: Verdict,
     closed: bool,
 }
@@ -40,7 +42,9 @@ impl Board {
         let why: Arc<str> = "the brokers have not been asked yet".into();
         Self {
             verdicts: Mutex::new(Verdicts {
+                dead: Ok(()),
                 topic: Err(Arc::clone(&why)),
+                fit: Ok(()),
                 producing: Ok(()),
                 closed: false,
             }),
@@ -74,6 +78,16 @@ impl Board {
         self.topic.send_if_modified(|held| held.replace(topic) != Some(topic));
     }
 
+    /// The topic that was served is no longer there: who reads it is told.
+    pub fn withdraw_topic(&self) {
+        self.topic.send_if_modified(|held| held.take().is_some());
+    }
+
+    /// The monitor's verdict: whether what can be read can be written too.
+    pub fn set_fit(&self, verdict: Verdict) {
+        self.update(|verdicts| verdicts.fit = verdict);
+    }
+
     /// The monitor's verdict: whether the topic can be used.
     pub fn set_reachable(&self, verdict: Verdict) {
         self.reachable.send_if_modified(|held| std::mem::replace(held, verdict.clone()) != verdict);
@@ -95,9 +109,10 @@ impl Board {
         change(&mut verdicts);
         let why = match &*verdicts {
             Verdicts { closed: true, .. } => Some(CLOSED.into()),
-            Verdicts { topic: Err(why), .. } | Verdicts { producing: Err(why), .. } => {
-                Some(Arc::clone(why))
-            }
+            Verdicts { dead: Err(why), .. }
+            | Verdicts { topic: Err(why), .. }
+            | Verdicts { fit: Err(why), .. }
+            | Verdicts { producing: Err(why), .. } => Some(Arc::clone(why)),
             _ => None,
         };
         let health = why.map_or(Health::Writable, Health::Unwritable);
@@ -106,5 +121,17 @@ impl Board {
             *held = health;
             changed
         });
+    }
+}
+
+/// Held by a thread without which nothing goes on: when it panics, the log takes no more.
+pub(super) struct Alarm(pub Arc<Board>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = "a thread of the log has panicked; restart herald, and report it";
+            self.0.update(|verdicts| verdicts.dead = Err(why.into()));
+        }
     }
 }

@@ -83,15 +83,17 @@ impl ClientContext for Context {
         // That all brokers are down is what follows from the cause, not the cause.
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.lost_all.store(true, Ordering::Relaxed),
-            // No trouble: a reader is told so when it comes to an end.
-            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // No trouble: a reader is told so when it comes to an end, or has lost its place.
+            Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
             _ => *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting(reason)),
         }
     }
 
     fn stats(&self, statistics: Statistics) {
         self.heard.fetch_add(1, Ordering::Relaxed);
-        self.metrics.update(&statistics);
+        if statistics.client_type == "producer" {
+            self.metrics.update(&statistics);
+        }
     }
 }
 

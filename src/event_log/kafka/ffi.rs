@@ -127,6 +127,24 @@ fn failed(error: c::rd_kafka_resp_err_t) -> Result<(), RDKafkaErrorCode> {
     }
 }
 
+/// The end of a partition as a consumer of it has last heard; 0 where it has heard nothing.
+pub(super) fn known_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> u64 {
+    let Ok(name) = CString::new(topic) else { return 0 };
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client lives for longer than the call, which copies the name and writes the
+    // two numbers.
+    unsafe {
+        c::rd_kafka_get_watermark_offsets(
+            client.native_ptr(),
+            name.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        );
+    }
+    u64::try_from(high).unwrap_or(0)
+}
+
 /// Whether a record that was not acknowledged has certainly never reached a broker.
 pub(super) fn surely_not_written(message: &BorrowedMessage<'_>) -> bool {
     // SAFETY: the message outlives the call.

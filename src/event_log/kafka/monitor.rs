@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::OpenError;
-use super::board::{Board, Topic};
+use super::board::{Alarm, Board, Topic, Verdict};
 use super::context::Context;
 use super::ffi::Identity;
 use super::settings::Options;
@@ -73,13 +73,18 @@ impl Monitor {
             board,
             writer,
             topic: None,
+            was_found: false,
+            unfit: false,
             looked_at_state: None,
             failed_looks: 0,
             trouble: None,
         };
         thread::Builder::new()
             .name("kafka-monitor".to_owned())
-            .spawn(move || watcher.run(&asked, &settled))
+            .spawn(move || {
+                let _alarm = Alarm(Arc::clone(&watcher.board));
+                watcher.run(&asked, &settled);
+            })
             .map_err(OpenError::Thread)?;
         Ok((Self { questions }, has_settled))
     }
@@ -126,6 +131,10 @@ struct Watcher {
     board: Arc<Board>,
     writer: Arc<Writer>,
     topic: Option<Topic>,
+    /// A topic was found before, and so none is made any more.
+    was_found: bool,
+    /// It can be read and not be written.
+    unfit: bool,
     looked_at_state: Option<Instant>,
     /// How many looks have failed in a row.
     failed_looks: u32,
@@ -198,7 +207,7 @@ impl Watcher {
 
     fn find(&mut self) -> Result<Topic, Failure> {
         let mut identity = self.inspector.identify()?;
-        if identity.is_none() && self.topic.is_none() {
+        if identity.is_none() && !self.was_found {
             self.inspector.create()?;
             identity = self.wait_for_new_topic()?;
         }
@@ -218,23 +227,31 @@ impl Watcher {
             _ => self.inspector.log_id(&identity),
         };
         let topic = Topic { log, partitions: identity.partitions };
-        let is_news = self.topic != Some(topic) || self.trouble.is_some();
+        if self.topic.is_some_and(|held| held.log != log) {
+            // Who reads the old one must not get anything of this one, be it fit or not.
+            self.topic = None;
+            self.board.withdraw_topic();
+        }
+        let is_news = self.topic != Some(topic) || self.trouble.is_some() || self.unfit;
         let is_due = self.looked_at_state.is_none_or(|when| when.elapsed() >= STATE_INTERVAL);
         if is_news || is_due {
-            self.judge(&self.inspector.state()?, self.is_known(log))?;
+            let verdict = self.judge(&self.inspector.state()?, self.is_known(log))?;
+            self.unfit = verdict.is_err();
+            self.board.set_fit(verdict);
             self.looked_at_state = Some(Instant::now());
         }
         if !self.is_known(log) {
             self.writer.attach(log).map_err(|error| Failure(error.to_string().into()))?;
-            match self.topic {
-                None => tracing::info!(
+            if self.was_found {
+                tracing::error!(
+                    topic = self.options.topic, id = %log,
+                    "the topic was deleted and made anew; cursors of the old one are refused"
+                );
+            } else {
+                tracing::info!(
                     topic = self.options.topic, id = %log, partitions = topic.partitions,
                     "found the topic"
-                ),
-                Some(before) => tracing::error!(
-                    topic = self.options.topic, before = %before.log, now = %log,
-                    "the topic was deleted and made anew; cursors of the old one are refused"
-                ),
+                );
             }
         }
         if let Some(before) = self.topic
@@ -250,6 +267,7 @@ impl Watcher {
             );
         }
         self.topic = Some(topic);
+        self.was_found = true;
         self.board.set_topic(topic);
         Ok(topic)
     }
@@ -272,9 +290,10 @@ impl Watcher {
         self.topic.is_some_and(|held| held.log == log)
     }
 
-    /// Whether the topic is fit to be the log. One that was found fit may have got more
-    /// partitions since; players stay where they are.
-    fn judge(&self, state: &State, is_known: bool) -> Result<(), Failure> {
+    /// Whether the topic can be written. One that is not fit to be the log is a failure,
+    /// unless it was fit before: then it can still be read, and may have got more partitions,
+    /// as players stay where they are.
+    fn judge(&self, state: &State, is_known: bool) -> Result<Verdict, Failure> {
         let mut options = self.options.clone();
         if is_known {
             options.key_partitions = Some(options.key_partitions());
@@ -282,18 +301,15 @@ impl Watcher {
         let problems = state.problems(&options);
         if !problems.is_empty() {
             let topic = &self.options.topic;
-            return Err(Failure(
-                format!("topic {topic} is not fit to be the log: {}", problems.join("; ")).into(),
-            ));
+            let why = format!("topic {topic} is not fit to be the log: {}", problems.join("; "));
+            return if is_known { Ok(Err(why.into())) } else { Err(Failure(why.into())) };
         }
         let key_partitions = self.options.key_partitions();
         let unwritable = state.unwritable(key_partitions);
         if unwritable.len() == key_partitions as usize {
-            return Err(Failure(
-                "no partition has a leader and as many replicas in sync as \
-                 min.insync.replicas asks for"
-                    .into(),
-            ));
+            let why = "no partition has a leader and as many replicas in sync as \
+                       min.insync.replicas asks for";
+            return Ok(Err(why.into()));
         }
         if !unwritable.is_empty() {
             tracing::warn!(
@@ -301,7 +317,7 @@ impl Watcher {
                 "these partitions have no leader, or too few replicas in sync, to be written to"
             );
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn answer(&self, questions: Vec<Question>, found: Result<Topic, Failure>) {

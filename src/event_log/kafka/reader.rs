@@ -9,13 +9,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::board::Board;
 use super::context::Context;
 use super::monitor::Monitor;
 use super::settings::Options;
-use super::source::{Source, Taken};
+use super::source::{Source, Trouble};
 use crate::event_log::{Bounds, LogId, LogReader, Position, ReadBatch, ReadError, ReadLimits};
 
 /// How many consumers the readers share. Each costs a few threads, a connection to each
@@ -30,6 +30,12 @@ const TAIL_AHEAD_KIB: u32 = 16 * 1024;
 
 /// How long a reader that has nothing to read keeps its consumer while others wait for one.
 const IDLE_TURN: Duration = Duration::from_millis(200);
+
+/// The same for one that is waiting for the brokers.
+const BUSY_TURN: Duration = Duration::from_secs(2);
+
+/// How long a reader that lost its place waits before it looks for it.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long it then waits before it looks again.
 const IDLE_PAUSE: Duration = Duration::from_millis(250);
@@ -54,9 +60,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A consumer that fetches so far ahead.
-    fn source(&self, ahead_kib: u32) -> Result<Source, ReadError> {
-        Source::new(&self.options, self.context.clone(), ahead_kib).map_err(unreadable)
+    /// A consumer that fetches so far ahead. Made on a thread that may block, as it starts
+    /// threads and reads certificates.
+    async fn source(&self, ahead_kib: u32) -> Result<Source, ReadError> {
+        let (options, context) = (self.options.clone(), self.context.clone());
+        let made = tokio::task::spawn_blocking(move || Source::new(&options, context, ahead_kib));
+        let made = made.await.map_err(|error| ReadError::Unavailable(error.to_string().into()))?;
+        made.map_err(unreadable)
     }
 
     /// The bounds, if it is still this log.
@@ -92,35 +102,51 @@ impl Link {
         }
     }
 
-    /// Reads with a source until there is something to hand out. May be dropped at any
-    /// moment: what was taken stays in the source.
+    /// Reads with a source until there is something to hand out, or, with none, until
+    /// somebody else needs the source. May be dropped at any moment: what was taken stays in
+    /// the source.
     async fn read(
         &self,
         source: &mut Source,
         log: LogId,
         limits: ReadLimits,
-    ) -> Result<ReadBatch, ReadError> {
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<ReadBatch>, ReadError> {
         let mut topic = self.board.topic();
+        let mut waiting_since = Instant::now();
         loop {
             let now = *topic.borrow_and_update();
             let Some(now) = now.filter(|topic| topic.log == log) else {
                 return Err(ReadError::Replaced);
             };
-            let taken = source.take();
+            source.take();
             if let Some(batch) = source.hand_out(limits) {
-                return Ok(batch);
+                return Ok(Some(batch));
             }
-            if taken == Taken::Lost || now.partitions as usize > source.partitions() {
+            let trouble = source.trouble();
+            if trouble.is_some() {
+                // Not at once over and over, should it come again.
+                sleep(TROUBLE_PAUSE).await;
+            }
+            if trouble.is_some() || now.partitions as usize > source.partitions() {
                 let from = source.position().clone();
                 self.assign(source, log, &from).await?;
+                if trouble == Some(Trouble::Denied) {
+                    let why = "the topic may not be read; allow Read on it";
+                    return Err(ReadError::Unavailable(why.into()));
+                }
                 continue;
             }
+            let turn = if source.is_at_end() { IDLE_TURN } else { BUSY_TURN };
             let patience = if source.is_rechecked() { RECHECK_INTERVAL } else { FIRST_RECHECK };
             tokio::select! {
                 () = source.ready() => {}
                 // The sender is on the board, which `self` holds.
                 _ = topic.changed() => {}
-                () = sleep(patience) => {
+                () = sleep(turn), if is_wanted() => return Ok(None),
+                () = sleep(IDLE_TURN), if !is_wanted() => {}
+                () = sleep_until(waiting_since + patience) => {
+                    waiting_since = Instant::now();
                     source.set_rechecked();
                     let bounds = self.bounds_of(log).await?;
                     if source.is_stuck_before(&bounds.end) {
@@ -147,7 +173,7 @@ pub(super) struct Tail {
 impl Tail {
     /// A tail that begins at `from`.
     pub async fn open(link: Link, log: LogId, from: Position) -> Result<Self, ReadError> {
-        let mut source = link.source(TAIL_AHEAD_KIB)?;
+        let mut source = link.source(TAIL_AHEAD_KIB).await?;
         link.assign(&mut source, log, &from).await?;
         Ok(Self { link, log, source })
     }
@@ -161,7 +187,10 @@ impl LogReader for Tail {
             let mut reachable = self.link.board.reachable();
             tokio::select! {
                 biased;
-                read = self.link.read(&mut self.source, self.log, limits) => read,
+                read = self.link.read(&mut self.source, self.log, limits, || false) => {
+                    // Nobody else wants it.
+                    read?.ok_or_else(|| ReadError::Unavailable("nothing was read".into()))
+                }
                 Ok(verdict) = reachable.wait_for(Result::is_err) => {
                     let why = verdict.clone().err().unwrap_or_else(|| "unreachable".into());
                     Err(ReadError::Unavailable(why))
@@ -227,7 +256,7 @@ impl Pool {
         };
         let (source, is_as_left) = match seat {
             Some(Seat { source, reader: last }) => (source, last == reader),
-            None => (link.source(SHARED_AHEAD_KIB)?, false),
+            None => (link.source(SHARED_AHEAD_KIB).await?, false),
         };
         Ok(Taking { pool: self, source: Some(source), reader, is_as_left, _permit: permit })
     }
@@ -307,18 +336,13 @@ impl Shared {
             let mut taking = self.pool.take(&self.link, self.reader).await?;
             if !taking.is_as_left {
                 let (log, from) = (self.log, &self.position);
+                taking.source().forget();
                 self.link.assign(taking.source(), log, from).await?;
                 taking.is_as_left = true;
             }
-            let batch = loop {
-                let read = self.link.read(taking.source(), self.log, limits);
-                match timeout(IDLE_TURN, read).await {
-                    Ok(Ok(batch)) => break Some(batch),
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) if self.pool.is_wanted() && taking.source().is_at_end() => break None,
-                    Err(_) => {}
-                }
-            };
+            let pool = Arc::clone(&self.pool);
+            let wanted = move || pool.is_wanted();
+            let batch = self.link.read(taking.source(), self.log, limits, wanted).await?;
             match batch {
                 Some(batch) => {
                     self.position.clone_from(&batch.position);
@@ -337,10 +361,10 @@ impl Drop for Shared {
     /// The consumer that it had must not go on fetching for nobody.
     fn drop(&mut self) {
         let mut seats = self.pool.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seat) = seats.iter_mut().find(|seat| seat.reader == self.reader) {
-            seat.reader = 0;
-            seat.source.unassign();
-        }
+        let mine = seats.iter().position(|seat| seat.reader == self.reader);
+        let seat = mine.map(|index| seats.remove(index));
+        drop(seats);
+        drop(seat);
     }
 }
 

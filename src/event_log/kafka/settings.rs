@@ -32,6 +32,10 @@ pub const MIN_QUEUED_PER_PARTITION: usize = 1_024;
 /// `rd_kafka_idemp_drain_epoch_bump` in rdkafka_broker.c of librdkafka 2.12.
 const NO_DELIVERY_TIMEOUT: &str = "0";
 
+/// The largest batch: fits the largest record with its headers, and is what a topic takes
+/// that was made with Kafka's defaults.
+pub(super) const MAX_BATCH_BYTES: u64 = 1_048_588;
+
 /// What is waited for more records before a batch is sent. Measured: 0 and 5 ms give two
 /// thirds of the rate of 1 ms, or less.
 const LINGER_MILLIS: u32 = 1;
@@ -47,6 +51,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "a record that is given up can make others appear twice"),
     ("retries", "a record that is given up can make others appear twice"),
     ("message.send.max.retries", "a record that is given up can make others appear twice"),
+    ("delivery.report.only.error", "herald waits for each report"),
     ("transactional.id", "events are written without transactions"),
     ("partitioner", "herald chooses the partition; see --key-partitions"),
     ("partitioner_cb", "herald chooses the partition; see --key-partitions"),
@@ -80,6 +85,11 @@ impl Properties {
         let key = key.trim();
         if let Some((_, why)) = RESERVED.iter().find(|(name, _)| *name == key) {
             return Err(format!("{key} cannot be set: {why}"));
+        }
+        if !key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+        {
+            // The rest of a key in PEM form has an equals sign too.
+            return Err("is no key=value, such as security.protocol=SASL_SSL".to_owned());
         }
         let value = value.trim();
         // A client of its own for each property, so that the message names the one.
@@ -163,7 +173,8 @@ impl Options {
 
     /// For finding out about the topic.
     pub(super) fn admin(&self) -> ClientConfig {
-        self.client(&[])
+        // Else the end would be where somebody's open transaction begins.
+        self.client(&[("isolation.level", "read_uncommitted")])
     }
 
     /// For writing.
@@ -172,9 +183,7 @@ impl Options {
             ("enable.idempotence", "true"),
             ("linger.ms", &LINGER_MILLIS.to_string()),
             ("message.timeout.ms", NO_DELIVERY_TIMEOUT),
-            // The largest record with its headers, and not more than a topic takes that was
-            // made with Kafka's defaults.
-            ("message.max.bytes", "1048588"),
+            ("message.max.bytes", &MAX_BATCH_BYTES.to_string()),
             ("queue.buffering.max.messages", &MAX_QUEUED_RECORDS.to_string()),
             ("queue.buffering.max.kbytes", &MAX_QUEUED_KIB.to_string()),
             ("statistics.interval.ms", "5000"),

@@ -14,6 +14,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use super::context::Context;
+use super::ffi;
 use super::settings::Options;
 use super::topic::kafka_partition;
 use crate::clock::Timestamp;
@@ -27,22 +28,22 @@ const MAX_BUFFERED_RECORDS: usize = 1_000;
 /// See [`MAX_BUFFERED_RECORDS`]; a single larger record is let through.
 const MAX_BUFFERED_BYTES: usize = 256 * 1024;
 
-/// What came of taking records.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// All went well.
-    Well,
-    /// The place that was to be read is not there, or what is there is not what was assigned:
-    /// to be looked at, and assigned anew.
+/// Why nothing comes any more, until the source is assigned anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The place that was to be read is not there, or what is there is not what was assigned.
     Lost,
+    /// The brokers do not allow it.
+    Denied,
 }
 
 /// One partition's share.
 #[derive(Default)]
 struct Share {
     records: VecDeque<Record>,
-    /// Everything that the log had was taken.
-    at_end: bool,
+    /// Everything that the log had was taken, up to this offset, as far as the broker knew
+    /// that was asked.
+    at_end: Option<Offset>,
     /// The end of the partition when it was assigned.
     known_end: Offset,
 }
@@ -61,6 +62,8 @@ pub(super) struct Source {
     trimmed: Vec<Trimmed>,
     /// The position was moved over offsets that hold no record.
     moved: bool,
+    /// librdkafka says so once, and is silent from then on.
+    trouble: Option<Trouble>,
     /// It was asked for the end since it was last reached.
     rechecked: bool,
     buffered_records: usize,
@@ -84,6 +87,7 @@ impl Source {
             position: Position::default(),
             trimmed: Vec::new(),
             moved: false,
+            trouble: None,
             rechecked: false,
             buffered_records: 0,
             buffered_bytes: 0,
@@ -119,6 +123,7 @@ impl Source {
             .collect();
         (self.buffered_records, self.buffered_bytes) = (0, 0);
         self.moved = false;
+        self.trouble = None;
         // What was noted and not handed out is in `from` no longer.
         self.trimmed.retain(|noted| noted.to <= from.get(noted.partition));
         self.trimmed.extend(trimmed);
@@ -126,13 +131,14 @@ impl Source {
         Ok(())
     }
 
-    /// Reads nothing any more, until it is assigned again.
-    pub fn unassign(&mut self) {
-        if let Err(error) = self.consumer().unassign() {
-            tracing::debug!(%error, "a consumer keeps its partitions");
-        }
-        self.shares.clear();
-        (self.buffered_records, self.buffered_bytes) = (0, 0);
+    /// Forgets whom it was read for, before it is assigned for another reader.
+    pub fn forget(&mut self) {
+        self.trimmed.clear();
+    }
+
+    /// Why it has to be assigned anew, if it has to.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
     }
 
     /// How many partitions are assigned.
@@ -147,7 +153,7 @@ impl Source {
 
     /// Whether there was nothing more to take when it was last looked, in any partition.
     pub fn is_at_end(&self) -> bool {
-        self.shares.iter().all(|share| share.at_end && share.records.is_empty())
+        self.shares.iter().all(|share| share.at_end.is_some() && share.records.is_empty())
     }
 
     /// Whether some partition is at its end although it is known to go on to `end`.
@@ -171,14 +177,14 @@ impl Source {
     }
 
     /// Takes what librdkafka has, as far as there is room. Never blocks.
-    pub fn take(&mut self) -> Taken {
-        let Some(consumer) = self.consumer.take() else { return Taken::Lost };
-        let taken = self.take_from(&consumer);
-        self.consumer = Some(consumer);
-        taken
+    pub fn take(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            self.take_from(&consumer);
+            self.consumer = Some(consumer);
+        }
     }
 
-    fn take_from(&mut self, consumer: &BaseConsumer<Context>) -> Taken {
+    fn take_from(&mut self, consumer: &BaseConsumer<Context>) {
         while self.buffered_records < MAX_BUFFERED_RECORDS
             && self.buffered_bytes < MAX_BUFFERED_BYTES
         {
@@ -195,7 +201,7 @@ impl Source {
                     let Some(share) = self.shares.get_mut(record.partition as usize) else {
                         continue;
                     };
-                    share.at_end = false;
+                    share.at_end = None;
                     self.rechecked = false;
                     self.buffered_records += 1;
                     self.buffered_bytes += bytes(&record);
@@ -205,19 +211,18 @@ impl Source {
                     self.rechecked = false;
                     let share = usize::try_from(partition).ok();
                     if let Some(share) = share.and_then(|index| self.shares.get_mut(index)) {
-                        share.at_end = true;
+                        // A replica that has just taken over may know of less than is known.
+                        let end = ffi::known_end(consumer.client(), &self.topic, partition);
+                        share.at_end = Some(end);
                     }
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "while reading the topic");
                     // Trouble with brokers passes: librdkafka goes on by itself.
-                    if is_lost(&error) {
-                        return Taken::Lost;
-                    }
+                    self.trouble = trouble(&error).or(self.trouble);
                 }
             }
         }
-        Taken::Well
     }
 
     /// Hands out what was taken, partitions in turn; none when there is nothing.
@@ -261,7 +266,7 @@ impl Source {
     /// has removed).
     fn pass_what_holds_no_record(&mut self) {
         for (partition, share) in (0..).zip(&self.shares) {
-            if share.at_end
+            if share.at_end.is_some_and(|end| end >= share.known_end)
                 && share.records.is_empty()
                 && self.position.get(partition) < share.known_end
             {
@@ -280,24 +285,19 @@ impl Drop for Source {
     }
 }
 
-/// Whether an error means that the place has to be looked for anew.
-fn is_lost(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        AutoOffsetReset, OffsetOutOfRange, TopicAuthorizationFailed, UnknownPartition,
-        UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
-    };
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            AutoOffsetReset
-                | OffsetOutOfRange
-                | TopicAuthorizationFailed
-                | UnknownPartition
-                | UnknownTopic
-                | UnknownTopicId
-                | UnknownTopicOrPartition
-        )
-    )
+/// What an error means for a reader, if anything.
+fn trouble(error: &KafkaError) -> Option<Trouble> {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code()? {
+        Code::TopicAuthorizationFailed => Some(Trouble::Denied),
+        Code::AutoOffsetReset
+        | Code::OffsetOutOfRange
+        | Code::UnknownPartition
+        | Code::UnknownTopic
+        | Code::UnknownTopicId
+        | Code::UnknownTopicOrPartition => Some(Trouble::Lost),
+        _ => None,
+    }
 }
 
 fn bytes(record: &Record) -> usize {

@@ -1,5 +1,6 @@
 //! The topic: what it is, whether it is fit to be a log, and how it is made.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::OpenError;
 use super::context::Context;
 use super::ffi::{self, Identity};
-use super::settings::Options;
+use super::settings::{MAX_BATCH_BYTES, Options};
 use crate::event_log::{LogId, Offset, Partition, Position};
 
 /// How long the cluster may take for one answer.
@@ -126,8 +127,8 @@ pub(super) struct Inspector {
     /// A consumer, as asking with a producer would make the topic where the cluster is set to
     /// make topics by itself.
     consumer: BaseConsumer<Context>,
-    admin: AdminClient<Context>,
-    /// Waits for `admin`.
+    may_not_read_config: Cell<bool>,
+    /// Waits for admin clients.
     runtime: Runtime,
 }
 
@@ -136,9 +137,21 @@ impl Inspector {
     pub fn new(options: Options, context: Context) -> Result<Self, OpenError> {
         let config = options.admin();
         let consumer = config.create_with_context(context.clone())?;
-        let admin = config.create_with_context(context.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        Ok(Self { options, context, consumer, admin, runtime: runtime.map_err(OpenError::Thread)? })
+        Ok(Self {
+            options,
+            context,
+            consumer,
+            may_not_read_config: Cell::new(false),
+            runtime: runtime.map_err(OpenError::Thread)?,
+        })
+    }
+
+    /// A client for what a consumer cannot ask. It is not kept, as nobody would hear what
+    /// librdkafka has to say through it.
+    fn admin(&self) -> Result<AdminClient<Context>, Failure> {
+        let made = self.options.admin().create_with_context(self.context.clone());
+        made.map_err(|error| self.error(&error))
     }
 
     /// Handles what librdkafka has to say.
@@ -190,7 +203,7 @@ impl Inspector {
         let options = AdminOptions::new()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .operation_timeout(Some(REQUEST_TIMEOUT));
-        let made = self.runtime.block_on(self.admin.create_topics([&new], &options));
+        let made = self.runtime.block_on(self.admin()?.create_topics([&new], &options));
         match made.map_err(|error| self.error(&error))?.pop() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
             Some(Err((_, code))) => {
@@ -244,17 +257,19 @@ impl Inspector {
     fn config(&self) -> Result<BTreeMap<String, String>, Failure> {
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         let topic = ResourceSpecifier::Topic(&self.options.topic);
-        let described = self.runtime.block_on(self.admin.describe_configs([&topic], &options));
+        let described = self.runtime.block_on(self.admin()?.describe_configs([&topic], &options));
         match described.map_err(|error| self.error(&error))?.pop() {
             Some(Ok(resource)) => {
                 let known = resource.entries.into_iter();
                 Ok(known.filter_map(|entry| Some((entry.name, entry.value?))).collect())
             }
             Some(Err(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
-                tracing::warn!(
-                    "the topic's configuration may not be read, and so is not checked; allow \
-                     DescribeConfigs on it"
-                );
+                if !self.may_not_read_config.replace(true) {
+                    tracing::warn!(
+                        "the topic's configuration may not be read, and so is not checked; allow \
+                         DescribeConfigs on it"
+                    );
+                }
                 Ok(BTreeMap::new())
             }
             Some(Err(code)) => Err(self.failure(code)),
@@ -423,6 +438,16 @@ impl State {
                 alter("cleanup.policy=delete")
             ));
         }
+        let largest: Option<u64> = config("max.message.bytes").and_then(|text| text.parse().ok());
+        if let Some(largest) = largest
+            && largest < MAX_BATCH_BYTES
+        {
+            problems.push(format!(
+                "it takes no more than {largest} bytes at a time, and herald sends up to \
+                 {MAX_BATCH_BYTES}; set max.message.bytes: {}",
+                alter(&format!("max.message.bytes={MAX_BATCH_BYTES}"))
+            ));
+        }
         let partitions = u32::try_from(self.placements.len()).unwrap_or(u32::MAX);
         match options.key_partitions {
             Some(wanted) if partitions < wanted => problems.push(format!(
@@ -503,6 +528,7 @@ mod tests {
             (state(6, &[("message.timestamp.type", "CreateTime")]), options(), "LogAppendTime"),
             (state(6, &[("cleanup.policy", "compact,delete")]), options(), "cleanup.policy=delete"),
             (state(12, &[]), options(), "12 for a topic"),
+            (state(6, &[("max.message.bytes", "500000")]), options(), "max.message.bytes=1048588"),
             (state(3, &[]), explicit(6), "ask for 3"),
             (state(6, &[]), Options { replication_factor: Some(3), ..options() }, "2 replicas"),
             (

@@ -4,8 +4,8 @@
 //! also notices when none come ([`STALL`]), and builds a new producer when librdkafka says
 //! that the old one is of no more use.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use rdkafka::producer::{
 };
 use rdkafka::statistics::Statistics;
 
-use super::board::Board;
+use super::board::{Alarm, Board};
 use super::context::Context;
 use super::ffi;
 use super::settings::Options;
@@ -107,14 +107,22 @@ impl ProducerContext for Reports {
             Err((error, message)) => {
                 let code = error.rdkafka_error_code();
                 let why = code.map_or_else(|| error.to_string(), code_text);
-                match code {
-                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                        Err(AppendError::TooLarge(message.key_len() + message.payload_len()))
-                    }
-                    _ if ffi::surely_not_written(message) => {
-                        Err(AppendError::Unavailable(why.into()))
-                    }
-                    _ => Err(AppendError::OutcomeUnknown(why.into())),
+                // What was purged, or failed in any other way, may have been written by an
+                // earlier try, whatever its status: a refusal of the whole kind has not.
+                let refused = matches!(
+                    code,
+                    Some(
+                        RDKafkaErrorCode::MessageSizeTooLarge
+                            | RDKafkaErrorCode::TopicAuthorizationFailed
+                            | RDKafkaErrorCode::ClusterAuthorizationFailed
+                            | RDKafkaErrorCode::PolicyViolation
+                            | RDKafkaErrorCode::InvalidRecord
+                    )
+                );
+                if refused && ffi::surely_not_written(message) {
+                    Err(AppendError::Unavailable(why.into()))
+                } else {
+                    Err(AppendError::OutcomeUnknown(why.into()))
                 }
             }
         });
@@ -138,6 +146,8 @@ struct Shared {
     tally: Arc<Tally>,
     /// None until the topic was found.
     session: ArcSwapOption<Session>,
+    /// Held while another session takes over.
+    attaching: Mutex<()>,
     began: Instant,
     /// Milliseconds since then at which acknowledgements were last seen; 0 before any.
     last_acknowledged: AtomicU64,
@@ -156,12 +166,16 @@ impl Writer {
             began: Instant::now(),
             last_acknowledged: AtomicU64::new(0),
             session: ArcSwapOption::empty(),
+            attaching: Mutex::new(()),
             stopping: AtomicBool::new(false),
         });
         let polled = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("kafka-writer".to_owned())
-            .spawn(move || polled.run())
+            .spawn(move || {
+                let _alarm = Alarm(Arc::clone(&polled.board));
+                polled.run();
+            })
             .map_err(OpenError::Thread)?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -301,9 +315,7 @@ impl Shared {
             session.producer.poll(POLL);
             if let Some((_, why)) = session.producer.client().fatal_error() {
                 tracing::error!(why, "the producer failed for good; building a new one");
-                let log = session.log;
-                drop(session);
-                self.rebuild(log);
+                self.rebuild(session);
             }
             let (silence, broken) = silence.look(&self.tally, Instant::now());
             if broken {
@@ -315,9 +327,9 @@ impl Shared {
     }
 
     /// With a producer that is of no more use, a new one takes over.
-    fn rebuild(&self, log: LogId) {
+    fn rebuild(&self, failed: Arc<Session>) {
         self.board.set_producing(Err("the producer failed, and is built anew".into()));
-        match self.attach(log) {
+        match self.replace(failed) {
             Ok(()) => {
                 tracing::info!("built a new producer");
                 self.board.set_producing(Ok(()));
@@ -330,6 +342,21 @@ impl Shared {
     }
 
     fn attach(&self, log: LogId) -> Result<(), OpenError> {
+        let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        self.begin(log)
+    }
+
+    /// As `attach`, for the log of a session, unless another one has taken over already.
+    fn replace(&self, failed: Arc<Session>) -> Result<(), OpenError> {
+        let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_current =
+            self.session.load().as_ref().is_some_and(|held| Arc::ptr_eq(held, &failed));
+        let log = failed.log;
+        drop(failed);
+        if is_current { self.begin(log) } else { Ok(()) }
+    }
+
+    fn begin(&self, log: LogId) -> Result<(), OpenError> {
         let reports =
             Reports { context: self.context.clone(), tally: Arc::clone(&self.tally), log };
         let producer = self.options.producer().create_with_context(reports)?;
