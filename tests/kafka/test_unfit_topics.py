@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from harness import complaints, problem
+from harness import UNAVAILABLE, complaints, problem
 
 
 def test_settings_are_mended_with_the_commands_that_the_log_names(kafka, herald, topic):
@@ -34,7 +34,9 @@ def test_too_few_replicas_in_sync_are_mended_in_the_same_way(kafka, herald, topi
     kafka.configs(command)
     # One broker cannot have two replicas, and so it says what is the matter now.
     server.line("the log takes no writes.*as many replicas in sync as min.insync.replicas asks")
-    server.is_up_and_serves_nothing()
+    assert tuple(server.refuses_to_buy()[:-1]) == UNAVAILABLE
+    # That is no reason not to read.
+    assert server.read().ids() == []
 
 
 @pytest.mark.parametrize(
