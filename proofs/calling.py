@@ -32,6 +32,10 @@ CODES = {
 # After so long beyond its deadline a call counts as not answered at all.
 SILENCE_SECONDS = 15
 
+# So many players of each caller that their events are in all partitions: that one of six is
+# left out happens once in a thousand million times.
+PLAYERS = 128
+
 # What a caller does not do: call again at once after a refusal.
 PAUSE_SECONDS = 0.02
 
@@ -170,20 +174,20 @@ def details(encoded):
 class Callers:
     """Threads that buy, each with its own deadline and its own players, until told to stop."""
 
-    def __init__(self, url, deadlines, players=16):
+    def __init__(self, url, deadlines):
         self.calls = []
         self._stopping = threading.Event()
         round_ = uuid.uuid4().hex[:8]
         pool = concurrent.futures.ThreadPoolExecutor(len(deadlines))
         self._threads = [
-            pool.submit(self._run, Connection(url), deadline, f"caller-{round_}-{n}", players)
+            pool.submit(self._run, Connection(url), deadline, f"caller-{round_}-{n}")
             for n, deadline in enumerate(deadlines)
         ]
         pool.shutdown(wait=False)
 
-    def _run(self, connection, deadline, name, players):
+    def _run(self, connection, deadline, name):
         for turn in itertools.count():
-            player, sequence = f"{name}-{turn % players}", turn // players + 1
+            player, sequence = f"{name}-{turn % PLAYERS}", turn // PLAYERS + 1
             # Appending is safe from several threads.
             self.calls.append(connection.purchase(player, sequence, deadline))
             if self._stopping.wait(PAUSE_SECONDS):

@@ -90,7 +90,7 @@ def proof(options):
             running.Server(kafka.log(*FLAGS)) as server,
             running.Subscriber(server.url, folder / "live") as subscriber,
             load.Load(server, folder / "receipts", *flags) as running_load,
-            calling.Callers(server.url, DEADLINES, players=64) as callers,
+            calling.Callers(server.url, DEADLINES) as callers,
         ):
             running_load.wait_for(1)
             rounds = [

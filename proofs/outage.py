@@ -20,9 +20,8 @@ import load
 import running
 
 # `outages` are a way and the least seconds; none ends before the server has noticed it.
-# The longest is longer than a record waits for a broker. A client that names no
-# deadline waits for `write_timeout`. A lower bound of the queue makes the small size
-# fast on any machine.
+# A client that names no deadline waits for `write_timeout`. A lower bound of the queue
+# makes the small size fast on any machine.
 SIZES = {
     "small": {
         "outages": [["stop", 5], ["pause", 5]],
@@ -47,7 +46,8 @@ SIZES = {
 # The way back from each way out.
 RETURNS = {"stop": "start", "kill": "start", "pause": "resume"}
 
-# Callers with these deadlines, in seconds. A record waits for a broker for as long as the server lives.
+# Callers with these deadlines, in seconds. A record waits for a broker for as long as the
+# server lives.
 DEADLINES = [2, 2, 5, 5, 60, 60]
 
 # How long the server may take to notice a failure and a recovery; far more than is needed.
