@@ -161,16 +161,37 @@ impl Commands {
         &self.shared.catalog
     }
 
-    /// Carries out an action. Answers at `deadline` at the latest (or after the write
-    /// timeout), with [`CommandError::OutcomeUnknown`] when the log has not answered:
-    /// what has been handed to a log cannot be taken back.
-    pub async fn execute(
-        &self,
+    /// Carries out an action: begins at once, whether what is returned is polled or not.
+    /// Answers at `deadline` at the latest (or after the write timeout), with
+    /// [`CommandError::OutcomeUnknown`] when the log has not answered: what has been handed to
+    /// a log cannot be taken back.
+    pub fn execute<'a>(
+        &'a self,
         _caller: &Caller,
         submission: Submission,
         source: Source,
         deadline: Option<Instant>,
-    ) -> Result<Outcome, CommandError> {
+    ) -> impl Future<Output = Result<Outcome, CommandError>> + Send + use<'a> {
+        // Not within the future: it would carry the request through all who await it, by
+        // copying it at each.
+        let begun = self.begin(submission, source);
+        async move {
+            match begun? {
+                Begun::Checked(payload) => Ok(Outcome { receipt: None, payload }),
+                Begun::Submitted(submitted) => self.finish(submitted, deadline).await,
+            }
+        }
+    }
+
+    /// Checks an action and hands its event to the log.
+    fn begin(
+        &self,
+        submission: Submission,
+        source: Source,
+    ) -> Result<
+        Begun<impl Future<Output = Result<Appended, AppendError>> + Send + use<>>,
+        CommandError,
+    > {
         let shared = &*self.shared;
         let method = submission.method();
         let request = match submission.parse(&shared.catalog) {
@@ -185,7 +206,7 @@ impl Commands {
             }
         };
         if request.validate_only {
-            return Ok(Outcome { receipt: None, payload });
+            return Ok(Begun::Checked(payload));
         }
 
         let accept_time = shared.clock.now();
@@ -201,6 +222,17 @@ impl Commands {
                 payload: payload.clone(),
             },
         );
+        Ok(Begun::Submitted(Submitted { event_id, request_id, accept_time, payload, appended }))
+    }
+
+    /// Waits until an event is durable.
+    async fn finish(
+        &self,
+        submitted: Submitted<impl Future<Output = Result<Appended, AppendError>>>,
+        deadline: Option<Instant>,
+    ) -> Result<Outcome, CommandError> {
+        let shared = &*self.shared;
+        let Submitted { event_id, request_id, accept_time, payload, appended } = submitted;
         let deadline = deadline.unwrap_or_else(|| Instant::now() + shared.options.write_timeout);
         let unknown = || {
             shared.metrics.outcome_unknown.inc();
@@ -302,6 +334,23 @@ fn random_id(now: Timestamp) -> Uuid {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos))
+}
+
+/// An action that was checked.
+enum Begun<A> {
+    /// And was not to be more than that.
+    Checked(Payload),
+    /// And whose event was handed to the log.
+    Submitted(Submitted<A>),
+}
+
+/// An event that was handed to the log, and what its receipt is made of.
+struct Submitted<A> {
+    event_id: Uuid,
+    request_id: RequestId,
+    accept_time: Timestamp,
+    payload: Payload,
+    appended: A,
 }
 
 /// What an event is made of beside its player and its source.

@@ -21,12 +21,17 @@ impl Game {
         Self { commands, options }
     }
 
-    async fn act<T: Into<Submission>>(&self, request: Request<T>) -> Result<Outcome, Status> {
+    /// Begins at once; see [`Commands::execute`].
+    fn act<T: Into<Submission>>(
+        &self,
+        request: Request<T>,
+    ) -> impl Future<Output = Result<Outcome, Status>> + Send + use<'_, T> {
         let caller = request::caller(&self.options);
         let source = request::source(&request, &self.options);
         let deadline = request::answer_by(request.metadata());
         let submission = request.into_inner().into();
-        Ok(self.commands.execute(&caller, submission, source, deadline).await?)
+        let outcome = self.commands.execute(&caller, submission, source, deadline);
+        async move { Ok(outcome.await?) }
     }
 }
 

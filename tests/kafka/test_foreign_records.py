@@ -65,6 +65,8 @@ def test_transactions_of_others_do_not_hold_up_the_feed(kafka, herald, topic):
     assert third.offset == 7
     live.gets([third.event_id])
     assert len(tail()) == 3
+    # Its receipt's cursor lies behind where that transaction begins, and is none too far.
+    assert server.read(after_cursor=third.cursor).ids() == []
     producer.abort_transaction(SECONDS)
     assert len(tail()) == 3
 
