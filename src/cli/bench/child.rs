@@ -1,7 +1,7 @@
 //! Servers that a benchmark starts for itself, and ends with itself.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -87,26 +87,26 @@ fn this_program() -> anyhow::Result<Command> {
 
 /// Tells the address when a line names it, or the last lines if none does.
 fn read_lines(pipe: Box<dyn Read + Send>, told: &SyncSender<Result<String, Vec<String>>>) {
+    let mut pipe = BufReader::new(pipe);
     let mut last = VecDeque::new();
-    let mut found = false;
     // By bytes: a line that is no UTF-8 must not stop the reading.
-    for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-        if found {
-            continue;
-        }
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if let Some(address) = address_in(&line) {
-            found = true;
+    let mut line = Vec::new();
+    while matches!(pipe.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        if let Some(address) = address_in(&text) {
             let _ = told.try_send(Ok(address));
+            // The rest is only kept from filling the pipe: it is a line a call, and looking
+            // at each would cost the load its share of the machine.
+            let _ = io::copy(&mut pipe, &mut io::sink());
+            return;
         }
         if last.len() == LINES_KEPT {
             last.pop_front();
         }
-        last.push_back(line);
+        last.push_back(text);
     }
-    if !found {
-        let _ = told.try_send(Err(last.into()));
-    }
+    let _ = told.try_send(Err(last.into()));
 }
 
 /// The address in a line such as `listening on http://127.0.0.1:1` or
