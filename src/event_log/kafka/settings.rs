@@ -122,11 +122,6 @@ impl Properties {
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
-
-    /// Whether nothing was given.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl fmt::Debug for Properties {
