@@ -20,14 +20,17 @@
 
 mod rejections;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
@@ -35,7 +38,9 @@ use crate::domain::{
     Caller, Catalog, Envelope, PlayerId, Refusal, RequestId, Source, Submission, Violations,
     cloud_event_type,
 };
-use crate::event_log::{AppendError, Appended, Appender, Attributes, NewRecord, partition_of_key};
+use crate::event_log::{
+    AppendError, Appended, Appender, Appending, Attributes, NewRecord, partition_of_key,
+};
 use crate::feed::{Feed, proto_offset, proto_partition};
 use crate::proto::{self, game_event::Payload};
 
@@ -172,26 +177,24 @@ impl Commands {
         source: Source,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<Outcome, CommandError>> + Send + use<'a> {
-        // Not within the future: it would carry the request through all who await it, by
-        // copying it at each.
-        let begun = self.begin(submission, source);
-        async move {
-            match begun? {
-                Begun::Checked(payload) => Ok(Outcome { receipt: None, payload }),
-                Begun::Submitted(submitted) => self.finish(submitted, deadline).await,
+        // Combinators, and no async block: one that awaits what it holds takes twice the
+        // room, and so does each around it, which is memory to be moved at every call.
+        match self.begin(submission, source) {
+            Err(error) => Either::Left(ready(Err(error))),
+            Ok(Begun::Checked(payload)) => {
+                Either::Left(ready(Ok(Outcome { receipt: None, payload })))
+            }
+            Ok(Begun::Submitted(submitted, appended)) => {
+                let deadline =
+                    deadline.unwrap_or_else(|| Instant::now() + self.shared.options.write_timeout);
+                let appended = tokio::time::timeout_at(deadline, appended);
+                Either::Right(appended.map(|appended| self.finish(submitted, appended)))
             }
         }
     }
 
     /// Checks an action and hands its event to the log.
-    fn begin(
-        &self,
-        submission: Submission,
-        source: Source,
-    ) -> Result<
-        Begun<impl Future<Output = Result<Appended, AppendError>> + Send + use<>>,
-        CommandError,
-    > {
+    fn begin(&self, submission: Submission, source: Source) -> Result<Begun, CommandError> {
         let shared = &*self.shared;
         let method = submission.method();
         let request = match submission.parse(&shared.catalog) {
@@ -222,23 +225,23 @@ impl Commands {
                 payload: payload.clone(),
             },
         );
-        Ok(Begun::Submitted(Submitted { event_id, request_id, accept_time, payload, appended }))
+        let submitted = Submitted { event_id, request_id, accept_time, payload };
+        Ok(Begun::Submitted(submitted, appended))
     }
 
-    /// Waits until an event is durable.
-    async fn finish(
+    /// Says what became of an event.
+    fn finish(
         &self,
-        submitted: Submitted<impl Future<Output = Result<Appended, AppendError>>>,
-        deadline: Option<Instant>,
+        submitted: Submitted,
+        appended: Result<Result<Appended, AppendError>, Elapsed>,
     ) -> Result<Outcome, CommandError> {
         let shared = &*self.shared;
-        let Submitted { event_id, request_id, accept_time, payload, appended } = submitted;
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + shared.options.write_timeout);
+        let Submitted { event_id, request_id, accept_time, payload } = submitted;
         let unknown = || {
             shared.metrics.outcome_unknown.inc();
             CommandError::OutcomeUnknown { event_id, request_id }
         };
-        match tokio::time::timeout_at(deadline, appended).await {
+        match appended {
             Ok(Ok(appended)) => {
                 shared.metrics.accepted.inc();
                 let receipt = self.receipt(event_id, request_id, accept_time, &appended);
@@ -275,12 +278,7 @@ impl Commands {
     }
 
     /// Hands an event to the log.
-    fn append(
-        &self,
-        player_id: Option<PlayerId>,
-        source: Source,
-        draft: Draft,
-    ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
+    fn append(&self, player_id: Option<PlayerId>, source: Source, draft: Draft) -> Appending {
         let key = player_id.as_ref().map(|id| Bytes::copy_from_slice(id.as_str().as_bytes()));
         let attributes = Attributes {
             id: draft.event_id,
@@ -337,20 +335,19 @@ fn random_id(now: Timestamp) -> Uuid {
 }
 
 /// An action that was checked.
-enum Begun<A> {
+enum Begun {
     /// And was not to be more than that.
     Checked(Payload),
     /// And whose event was handed to the log.
-    Submitted(Submitted<A>),
+    Submitted(Submitted, Appending),
 }
 
-/// An event that was handed to the log, and what its receipt is made of.
-struct Submitted<A> {
+/// What the receipt of an event is made of.
+struct Submitted {
     event_id: Uuid,
     request_id: RequestId,
     accept_time: Timestamp,
     payload: Payload,
-    appended: A,
 }
 
 /// What an event is made of beside its player and its source.

@@ -8,7 +8,9 @@
 
 use std::future::Future;
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -101,14 +103,27 @@ impl Appender {
 
     /// Hands a record to the log, at once, and returns what to wait on until it is
     /// durable. Dropping the future does not take the record back.
-    pub fn append(&self, record: NewRecord) -> impl Future<Output = Outcome> + Send + use<> {
+    pub fn append(&self, record: NewRecord) -> Appending {
         let (caller, outcome) = oneshot::channel();
         self.log.submit(record, Ack { caller, lane: Arc::clone(&self.lane) });
-        async move {
-            outcome.await.unwrap_or_else(|_| {
+        Appending(outcome)
+    }
+}
+
+/// A record on its way; ends when it is durable, or is known not to be.
+#[derive(Debug)]
+#[must_use = "nobody else says what becomes of the record"]
+pub struct Appending(oneshot::Receiver<Outcome>);
+
+impl Future for Appending {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| {
+            outcome.unwrap_or_else(|_| {
                 Err(AppendError::OutcomeUnknown("the writer ended before it answered".into()))
             })
-        }
+        })
     }
 }
 

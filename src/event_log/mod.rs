@@ -50,7 +50,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use ack::{Ack, AckBatch, AckDriver, Appender};
+pub use ack::{Ack, AckBatch, AckDriver, Appender, Appending};
 pub use partitioner::partition_of_key;
 pub use position::Position;
 

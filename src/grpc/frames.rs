@@ -29,7 +29,7 @@ pub(super) fn check<B>(
     max_bytes: usize,
 ) -> http::Request<OneMessage<B>> {
     request.map(|inner| OneMessage {
-        inner: Box::pin(inner),
+        inner,
         max_bytes,
         header: [0; HEADER_BYTES],
         seen: 0,
@@ -40,7 +40,7 @@ pub(super) fn check<B>(
 
 /// See [`check`].
 pub(super) struct OneMessage<B> {
-    inner: Pin<Box<B>>,
+    inner: B,
     max_bytes: usize,
     header: [u8; HEADER_BYTES],
     /// Bytes of the body so far.
@@ -94,7 +94,7 @@ impl<B> OneMessage<B> {
 
 impl<B> http_body::Body for OneMessage<B>
 where
-    B: http_body::Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Data = Bytes;
@@ -107,7 +107,7 @@ where
         if self.ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(polled) = self.inner.as_mut().poll_frame(cx) else {
+        let Poll::Ready(polled) = Pin::new(&mut self.inner).poll_frame(cx) else {
             let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
             std::task::ready!(patience.as_mut().poll(cx));
             self.ended = true;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
 use tonic::{Request, Response, Status};
 
 use super::stubs::game_service_server::GameService;
@@ -30,8 +31,7 @@ impl Game {
         let source = request::source(&request, &self.options);
         let deadline = request::answer_by(request.metadata());
         let submission = request.into_inner().into();
-        let outcome = self.commands.execute(&caller, submission, source, deadline);
-        async move { Ok(outcome.await?) }
+        self.commands.execute(&caller, submission, source, deadline).err_into()
     }
 }
 

@@ -23,8 +23,11 @@ mod stop;
 mod web;
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,7 @@ use crate::telemetry::AccessLog;
 use access::Access;
 pub use access::Metrics;
 pub use request::Peer;
+use stop::UntilStopped;
 pub use web::CorsPolicy;
 
 /// The generated server stubs.
@@ -193,19 +197,22 @@ impl Transport {
     }
 
     /// Serves one request. Its extensions hold the [`Peer`].
-    pub async fn serve<B>(&self, mut request: http::Request<B>) -> http::Response<ResponseBody>
+    pub fn serve<B>(
+        &self,
+        mut request: http::Request<B>,
+    ) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<B>
     where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let inner = &*self.0;
         if request::note_transport(&mut request) == proto::Transport::Grpc {
             let call = inner.access.begin(&request);
-            call.watch(inner.dispatch.serve(request).await)
+            Either::Left(inner.dispatch.serve(request).map(|response| call.watch(response)))
         } else {
-            let response = inner.web.serve(request.map(Body::new)).await;
+            let response = inner.web.serve(request.map(Body::new));
             // Counted within, where its status can still be read.
-            response.map(access::Watched::unwatched)
+            Either::Right(response.map(|response| response.map(access::Watched::unwatched)))
         }
     }
 }
@@ -238,9 +245,13 @@ struct Dispatch {
 }
 
 impl Dispatch {
-    async fn serve<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    /// What it returns is small, as it is moved about at each call.
+    fn serve<B>(
+        &self,
+        request: http::Request<B>,
+    ) -> impl Future<Output = http::Response<Body>> + Send + use<B>
     where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let encoding = request.headers().get("grpc-encoding");
@@ -248,30 +259,38 @@ impl Dispatch {
             let mut response = status::compressed().into_http();
             let identity = http::HeaderValue::from_static("identity");
             response.headers_mut().insert("grpc-accept-encoding", identity);
-            return response;
+            return Either::Left(ready(response));
         }
         let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
         let served = match service {
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
-                self.game.clone().call(frames::check(request, self.max_message_bytes)).await
+                self.game.clone().call(frames::check(request, self.max_message_bytes))
             }
             Some((<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, _)) => {
-                self.feed.clone().call(frames::check(request, self.max_message_bytes)).await
+                self.feed.clone().call(frames::check(request, self.max_message_bytes))
             }
-            _ => {
-                let served = self.others.clone().call(request.map(Body::new)).await;
-                // Some of these are streams that would last longer than the server.
-                served.map(|response| {
-                    response.map(|body| Body::new(stop::UntilStopped::new(body, &self.stopping)))
-                })
-            }
+            _ => self.serve_others(request.map(Body::new)).boxed(),
         };
-        let response = served.unwrap_or_else(|never: Infallible| match never {});
-        // The stubs and the router answer so, and say nothing, when there is no such
-        // method.
-        if status::is_bare_unimplemented(response.headers()) {
-            return status::unknown_method().into_http();
-        }
-        response
+        Either::Right(served.map(|served| {
+            let response = served.unwrap_or_else(|never: Infallible| match never {});
+            // The stubs and the router answer so, and say nothing, when there is no such
+            // method.
+            if status::is_bare_unimplemented(response.headers()) {
+                return status::unknown_method().into_http();
+            }
+            response
+        }))
+    }
+
+    fn serve_others(
+        &self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<> {
+        let stopping = self.stopping.clone();
+        self.others.clone().call(request).map(move |served| {
+            // Some of these are streams that would last longer than the server.
+            served
+                .map(|response| response.map(|body| Body::new(UntilStopped::new(body, &stopping))))
+        })
     }
 }

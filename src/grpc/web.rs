@@ -1,7 +1,10 @@
 //! gRPC-web, and which web pages may call.
 
 use std::convert::Infallible;
+use std::future::ready;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use tonic::body::Body;
@@ -124,14 +127,19 @@ impl Web {
         Self { service: BoxCloneSyncService::new(service), cors: cors.clone() }
     }
 
-    pub async fn serve(&self, request: http::Request<Body>) -> http::Response<Body> {
+    pub fn serve(
+        &self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = http::Response<Body>> + Send + use<> {
         if request.headers().get(ORIGIN).is_some_and(|origin| !self.cors.allows(origin)) {
             let mut refusal = http::Response::new(Body::empty());
             *refusal.status_mut() = http::StatusCode::FORBIDDEN;
-            return refusal;
+            return Either::Left(ready(refusal));
         }
-        let served = self.service.clone().call(request).await;
-        served.unwrap_or_else(|never: Infallible| match never {})
+        let served = self.service.clone().call(request);
+        Either::Right(
+            served.map(|served| served.unwrap_or_else(|never: Infallible| match never {})),
+        )
     }
 }
 

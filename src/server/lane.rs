@@ -1,11 +1,14 @@
 //! A lane: one thread with a single-threaded runtime that owns connections.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -240,13 +243,11 @@ async fn connection(
     }
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(whom.clone());
-        let transport = transport.clone();
-        async move {
-            Ok::<_, Infallible>(match front::answer(&request) {
-                Some(answer) => answer,
-                None => transport.serve(request).await,
-            })
+        match front::answer(&request) {
+            Some(answer) => Either::Left(ready(answer)),
+            None => Either::Right(transport.serve(request)),
         }
+        .map(Ok::<_, Infallible>)
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
