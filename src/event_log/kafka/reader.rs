@@ -14,19 +14,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::board::Board;
 use super::context::Context;
 use super::monitor::Monitor;
-use super::settings::Options;
+use super::settings::{Options, Reading};
 use super::source::{Source, Trouble};
 use crate::event_log::{Bounds, LogId, LogReader, Position, ReadBatch, ReadError, ReadLimits};
 
 /// How many consumers the readers share. Each costs a few threads, a connection to each
-/// broker, and [`SHARED_AHEAD_KIB`].
+/// broker, and what it fetches ahead.
 const SHARED_CONSUMERS: usize = 4;
-
-/// What each of them fetches ahead at the most.
-const SHARED_AHEAD_KIB: u32 = 4 * 1024;
-
-/// What the tail fetches ahead at the most.
-const TAIL_AHEAD_KIB: u32 = 16 * 1024;
 
 /// How long a reader that has nothing to read keeps its consumer while others wait for one.
 const IDLE_TURN: Duration = Duration::from_millis(200);
@@ -60,11 +54,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A consumer that fetches so far ahead. Made on a thread that may block, as it starts
+    /// A consumer. Made on a thread that may block, as it starts
     /// threads and reads certificates.
-    async fn source(&self, ahead_kib: u32) -> Result<Source, ReadError> {
+    async fn source(&self, reading: Reading) -> Result<Source, ReadError> {
         let (options, context) = (self.options.clone(), self.context.clone());
-        let made = tokio::task::spawn_blocking(move || Source::new(&options, context, ahead_kib));
+        let made = tokio::task::spawn_blocking(move || Source::new(&options, context, reading));
         let made = made.await.map_err(|error| ReadError::Unavailable(error.to_string().into()))?;
         made.map_err(unreadable)
     }
@@ -173,7 +167,7 @@ pub(super) struct Tail {
 impl Tail {
     /// A tail that begins at `from`.
     pub async fn open(link: Link, log: LogId, from: Position) -> Result<Self, ReadError> {
-        let mut source = link.source(TAIL_AHEAD_KIB).await?;
+        let mut source = link.source(Reading::Tail).await?;
         link.assign(&mut source, log, &from).await?;
         Ok(Self { link, log, source })
     }
@@ -256,7 +250,7 @@ impl Pool {
         };
         let (source, is_as_left) = match seat {
             Some(Seat { source, reader: last }) => (source, last == reader),
-            None => (link.source(SHARED_AHEAD_KIB).await?, false),
+            None => (link.source(Reading::Past).await?, false),
         };
         Ok(Taking { pool: self, source: Some(source), reader, is_as_left, _permit: permit })
     }

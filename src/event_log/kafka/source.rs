@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::context::Context;
 use super::ffi;
-use super::settings::Options;
+use super::settings::{Options, Reading};
 use super::topic::kafka_partition;
 use crate::clock::Timestamp;
 use crate::event_log::{
@@ -72,10 +72,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// A consumer without partitions, which fetches at most so many KiB ahead.
-    pub fn new(options: &Options, context: Context, ahead_kib: u32) -> KafkaResult<Self> {
+    /// A consumer without partitions.
+    pub fn new(options: &Options, context: Context, reading: Reading) -> KafkaResult<Self> {
         let mut consumer: BaseConsumer<Context> =
-            options.consumer(ahead_kib).create_with_context(context)?;
+            options.consumer(reading).create_with_context(context)?;
         let ready = Arc::new(Notify::new());
         let signal = Arc::clone(&ready);
         consumer.set_nonempty_callback(move || signal.notify_one());
