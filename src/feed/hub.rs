@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use prost::Message as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::event_log::{LogId, Position, ReadBatch, ReadLimits, Record, Trimmed};
 use crate::proto;
@@ -120,11 +120,46 @@ pub(super) struct End {
     pub position: Position,
 }
 
+/// Tells the subscribers of one runtime that there is news.
+#[derive(Debug)]
+pub(super) struct Signal {
+    ready: Notify,
+    published: watch::Sender<()>,
+}
+
+impl Signal {
+    fn new() -> Self {
+        Self { ready: Notify::new(), published: watch::Sender::new(()) }
+    }
+
+    /// Notified after each publication from now on.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
+    }
+
+    /// Passes on that there is news, for as long as it is polled. To be polled on the
+    /// subscribers' own runtime, where to wake them is cheap.
+    pub async fn relay(&self) {
+        loop {
+            self.ready.notified().await;
+            self.published.send_replace(());
+        }
+    }
+
+    /// Wakes the runtime, if it has subscribers: to wake another thread costs as much as a
+    /// small request. One that is not counted yet looks at the ring after it is.
+    fn wake(&self) {
+        if self.published.receiver_count() > 0 {
+            self.ready.notify_one();
+        }
+    }
+}
+
 /// The ring and those who wait for it.
 pub(super) struct Hub {
     ring: Mutex<Ring>,
     end: ArcSwap<End>,
-    lanes: Mutex<Vec<Arc<Notify>>>,
+    lanes: Mutex<Vec<Arc<Signal>>>,
 }
 
 struct Ring {
@@ -152,9 +187,9 @@ impl Hub {
         Self { ring: Mutex::new(ring), end: ArcSwap::default(), lanes: Mutex::default() }
     }
 
-    /// A signal for one more runtime: notified after each publication.
-    pub fn add_lane(&self) -> Arc<Notify> {
-        let signal = Arc::new(Notify::new());
+    /// A signal for one more runtime.
+    pub fn add_lane(&self) -> Arc<Signal> {
+        let signal = Arc::new(Signal::new());
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&signal));
         signal
     }
@@ -247,7 +282,7 @@ impl Hub {
 
     fn wake(&self) {
         for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            lane.notify_one();
+            lane.wake();
         }
     }
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
@@ -46,7 +46,7 @@ pub use filter::MAX_FILTER_VALUES;
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use filter::Filter;
-use hub::Hub;
+use hub::{Hub, Signal};
 
 /// The shortest and the longest heartbeat interval, and the default.
 const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -192,9 +192,7 @@ impl Feed {
     /// A handle for one runtime, and the relay that has to run there.
     pub fn lane(&self) -> (Lane, Relay) {
         let signal = self.shared.hub.add_lane();
-        let published = watch::Sender::new(());
-        let lane = Lane { feed: self.clone(), published: published.subscribe() };
-        (lane, Relay { signal, published })
+        (Lane { feed: self.clone(), signal: Arc::clone(&signal) }, Relay(signal))
     }
 
     /// Tells every subscriber that the server stops, which ends their streams.
@@ -248,22 +246,16 @@ impl Shared {
 #[derive(Clone)]
 pub struct Lane {
     feed: Feed,
-    published: watch::Receiver<()>,
+    signal: Arc<Signal>,
 }
 
 /// Wakes the subscribers of one runtime on that runtime.
-pub struct Relay {
-    signal: Arc<Notify>,
-    published: watch::Sender<()>,
-}
+pub struct Relay(Arc<Signal>);
 
 impl Relay {
     /// Runs until dropped.
     pub async fn run(self) {
-        loop {
-            self.signal.notified().await;
-            self.published.send_replace(());
-        }
+        self.0.relay().await;
     }
 }
 
@@ -289,7 +281,7 @@ impl Lane {
         Ok(Reader::new(reader::Setup {
             feed: self.feed.clone(),
             _place: place,
-            published: self.published.clone(),
+            published: self.signal.subscribe(),
             log: bounds.log,
             start,
             time,

@@ -1,6 +1,5 @@
 //! Counts each call and writes its access line.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -58,11 +57,12 @@ struct MethodLabels {
 
 /// What the transport counts.
 pub struct Metrics {
-    by_method: HashMap<&'static str, MethodMetrics>,
+    /// A handful, so that looking through them is quicker than hashing.
+    methods: Vec<MethodMetrics>,
     other: MethodMetrics,
 }
 
-/// Looked up once a call, so that no label is hashed on the way.
+/// Found once a call, so that no label is hashed on the way.
 struct MethodMetrics {
     method: &'static str,
     family: Family<CallLabels, Counter>,
@@ -109,9 +109,9 @@ impl Metrics {
             duration,
         };
         let timed = |method| durations.get_or_create(&MethodLabels { method }).clone();
-        let unary = unary.iter().map(|method| (*method, of(method, Some(timed(method)))));
-        let streaming = streaming.iter().map(|method| (*method, of(method, None)));
-        Self { by_method: unary.chain(streaming).collect(), other: of(OTHER, None) }
+        let unary = unary.iter().map(|method| of(method, Some(timed(method))));
+        let streaming = streaming.iter().map(|method| of(method, None));
+        Self { methods: unary.chain(streaming).collect(), other: of(OTHER, None) }
     }
 }
 
@@ -129,9 +129,15 @@ impl Access {
 
     /// Begins a call.
     pub fn begin<B>(&self, request: &http::Request<B>) -> Call {
+        let path = request.uri().path();
+        let metrics = &self.metrics;
+        let method = match metrics.methods.iter().position(|known| known.method == path) {
+            Some(index) => Method::Known(index),
+            None => Method::Other(path.into()),
+        };
         Call {
             access: self.clone(),
-            uri: request.uri().clone(),
+            method,
             peer: request.extensions().get().map(|peer: &Peer| Arc::clone(peer.text())),
             begun: Instant::now(),
             code: CANCELLED,
@@ -139,10 +145,18 @@ impl Access {
     }
 }
 
+/// What is called.
+enum Method {
+    /// The one at this place of [`Metrics::methods`].
+    Known(usize),
+    /// Another one, by its path.
+    Other(Box<str>),
+}
+
 /// One call; counted and written down when dropped.
 pub(super) struct Call {
     access: Access,
-    uri: http::Uri,
+    method: Method,
     peer: Option<Arc<str>>,
     begun: Instant,
     /// CANCELLED until a status was seen: so ends a call that nobody waits for.
@@ -168,12 +182,14 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
-        let Metrics { by_method, other } = &*self.access.metrics;
-        let path = self.uri.path();
-        let metrics = by_method.get(path).unwrap_or(other);
+        let Metrics { methods, other } = &*self.access.metrics;
+        let (metrics, method) = match &self.method {
+            Method::Known(index) => (&methods[*index], methods[*index].method),
+            Method::Other(path) => (other, &**path),
+        };
         metrics.count(self.code, duration);
         self.access.log.record(&AccessLine {
-            method: path,
+            method,
             code: CODES[self.code],
             duration,
             peer: self.peer.as_deref().unwrap_or("unknown"),

@@ -17,19 +17,20 @@ use crate::proto;
 #[derive(Clone, Debug)]
 pub struct Peer {
     address: SocketAddr,
-    /// For access lines: written once a connection.
+    /// For access lines and for events; written once a connection.
     text: Arc<str>,
+    host: Arc<str>,
 }
 
 impl Peer {
-    /// The peer at an address, of which lines show what the policy lets them.
+    /// The peer at an address, of which lines and events show what the policy lets them.
     pub fn new(address: SocketAddr, policy: AddressPolicy) -> Self {
         let text = match policy {
             AddressPolicy::Full => address.to_string(),
             AddressPolicy::Truncated => policy.apply(address.ip()),
             AddressPolicy::Off => "-".to_owned(),
         };
-        Self { address, text: text.into() }
+        Self { address, text: text.into(), host: policy.apply(address.ip()).into() }
     }
 
     /// Its address and port.
@@ -89,12 +90,12 @@ pub(super) fn source<T>(request: &tonic::Request<T>, options: &Options) -> Sourc
         KeyAndValueRef::Binary(..) => None,
     }));
     let remote_address = request.extensions().get::<Peer>().map(|peer| {
-        let mut address = peer.address.ip();
-        if !options.trusted_proxies.is_empty() {
-            let forwarded = metadata.get_all("x-forwarded-for");
-            let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
-            address = client_address(address, forwarded, &options.trusted_proxies);
+        if options.trusted_proxies.is_empty() {
+            return peer.host.to_string();
         }
+        let forwarded = metadata.get_all("x-forwarded-for");
+        let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
+        let address = client_address(peer.address.ip(), forwarded, &options.trusted_proxies);
         options.addresses.apply(address)
     });
     Source {
