@@ -22,8 +22,8 @@ use crate::client::tail::{self, Cause, Item};
 use crate::proto::stream_events_request::Start;
 use crate::proto::stream_events_response::Response;
 use crate::proto::{
-    Closing, ClosingReason, DeliveredEvent, EventFilter, GameEvent, Gap, GapReason, StartPosition,
-    StreamEventsRequest,
+    Closing, ClosingReason, DeliveredEvent, EventFilter, ExpiredCursorPolicy, GameEvent, Gap,
+    GapReason, StartPosition, StreamEventsRequest,
 };
 
 const TIME: Style = Style::new().dimmed();
@@ -102,6 +102,7 @@ impl Tail {
             heartbeat_interval: self.heartbeat.and_then(|interval| interval.try_into().ok()),
             max_events: self.max_events.unwrap_or(0),
             stop_when_caught_up: self.until_caught_up,
+            expired_cursor_policy: ExpiredCursorPolicy::Fail.into(),
             include_origin: self.include_origin,
         }
     }
@@ -218,6 +219,7 @@ fn gap_in_words(gap: &Gap) -> String {
     let why = match gap.reason() {
         GapReason::Retention => "removed by retention before they were read",
         GapReason::Undecodable => "not events of this service",
+        GapReason::Skipped => "passed over to go on from the end",
         GapReason::Unspecified => "for a reason not given",
     };
     format!("gap: {missed} missing in partition {}, {why}", gap.partition)
@@ -226,6 +228,7 @@ fn gap_in_words(gap: &Gap) -> String {
 fn closing_in_words(closing: &Closing) -> String {
     let why = match closing.reason() {
         ClosingReason::Shutdown => "the server is stopping",
+        ClosingReason::MaxAge => "the stream has reached its greatest age",
         ClosingReason::Unspecified => "the server closes the stream",
     };
     let delay = closing.reconnect_delay.and_then(|delay| Duration::try_from(delay).ok());

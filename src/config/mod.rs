@@ -154,6 +154,17 @@ pub struct Settings {
     )]
     pub max_subscribers: String,
 
+    /// How old a stream becomes before it is closed, which its client is told and goes on at
+    /// once: a tenth less or more, so that streams spread over servers; "off" for no end
+    #[arg(
+        long,
+        env = "HERALD_MAX_STREAM_AGE",
+        value_name = "DURATION|off",
+        default_value = "1h",
+        help_heading = "Feed"
+    )]
+    pub max_stream_age: String,
+
     /// Most bytes of the newest events that are kept in memory for live subscribers, up to 64GiB
     #[arg(
         long,
@@ -411,6 +422,8 @@ impl Settings {
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
                 ring_bytes: ring_bytes(&self.feed_ring_bytes, &mut p),
+                max_stream_age: unless_off(&self.max_stream_age)
+                    .map(|text| duration("max-stream-age", text, &mut p)),
             },
             log: self.log_settings.load(&mut p),
             telemetry: telemetry::Options {

@@ -21,6 +21,7 @@
 mod cursor;
 mod filter;
 mod hub;
+mod poll;
 mod reader;
 mod tail;
 #[cfg(test)]
@@ -34,19 +35,22 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{Caller, Violations};
-use crate::event_log::{Appended, Bounds, EventLog, Position, ReadError};
+use crate::event_log::{Appended, Bounds, EventLog, Position, ReadError, Trimmed};
 use crate::proto;
 
 pub use cursor::{Cursor, CursorMalformed};
 pub use filter::MAX_FILTER_VALUES;
+pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use filter::Filter;
 use hub::{Hub, Signal};
+use reader::Skipped;
 
 /// The shortest and the longest heartbeat interval, and the default.
 const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -63,11 +67,17 @@ pub struct Options {
     pub max_subscribers: usize,
     /// Most bytes of records that the ring holds.
     pub ring_bytes: usize,
+    /// How old a stream becomes before it is closed, give or take a tenth; never, when none.
+    pub max_stream_age: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_subscribers: 10_000, ring_bytes: 16 << 20 }
+        Self {
+            max_subscribers: 10_000,
+            ring_bytes: 16 << 20,
+            max_stream_age: Some(Duration::from_secs(3600)),
+        }
     }
 }
 
@@ -272,64 +282,126 @@ impl Lane {
         subscription: Subscription,
     ) -> Result<Reader, FeedError> {
         let shared = &self.feed.shared;
-        let (filter, heartbeat, max_events) = check(&subscription)?;
+        let checked = check(&subscription)?;
         if subscription.include_origin && !caller.may_read_origin() {
             return Err(FeedError::OriginDenied);
         }
         let place = Place::take(&self.feed)?;
-        let (start, bounds, time) = shared.fix_start(subscription.start).await?;
+        let start = shared.fix_start(subscription.start, checked.expired).await?;
         Ok(Reader::new(reader::Setup {
             feed: self.feed.clone(),
             _place: place,
             published: self.signal.subscribe(),
-            log: bounds.log,
-            start,
-            time,
-            end: bounds.end,
-            filter,
-            heartbeat,
-            max_events,
+            log: start.bounds.log,
+            start: start.position,
+            skipped: start.skipped,
+            time: start.time,
+            end: start.bounds.end,
+            filter: checked.filter,
+            heartbeat: checked.heartbeat,
+            max_events: checked.max_events,
             stop_when_caught_up: subscription.stop_when_caught_up,
             include_origin: subscription.include_origin,
+            max_age: shared.options.max_stream_age,
         }))
     }
+
+    /// Returns the next events, once there are any, or when it is time to answer.
+    pub async fn poll(
+        &self,
+        caller: &Caller,
+        request: proto::PollEventsRequest,
+        answer_by: Option<Instant>,
+    ) -> Result<proto::PollEventsResponse, FeedError> {
+        let (subscription, max_wait) = poll::subscription(request)?;
+        let until = Instant::now() + max_wait;
+        let mut reader = self.subscribe(caller, subscription).await?;
+        poll::collect(&mut reader, until, answer_by).await
+    }
+}
+
+/// Where a stream starts.
+struct Start {
+    /// Everything before it is behind the subscriber, but for what is skipped.
+    position: Position,
+    /// What lies behind the position and is not delivered, in partitions of their own.
+    skipped: Vec<Skipped>,
+    /// Of the newest record before the position, as far as that is known.
+    time: Timestamp,
+    bounds: Bounds,
 }
 
 impl Shared {
     async fn fix_start(
         &self,
         start: Option<proto::stream_events_request::Start>,
-    ) -> Result<(Position, Bounds, Timestamp), FeedError> {
-        use proto::stream_events_request::Start;
+        expired: proto::ExpiredCursorPolicy,
+    ) -> Result<Start, FeedError> {
+        use proto::stream_events_request::Start as Asked;
+        // Before anything is asked that depends on it: a log says "the end" of a time for which
+        // it has no record, and what is appended meanwhile must not be passed over.
         let bounds = self.log.bounds().await?;
-        match start {
-            Some(Start::AfterCursor(text)) => {
+        let (position, skipped, time, bounds) = match start {
+            Some(Asked::AfterCursor(text)) => {
                 let cursor = Cursor::decode(&text)?;
                 if cursor.epoch != bounds.log {
                     return Err(FeedError::EpochChanged);
                 }
                 let bounds = self.bounds_reaching(&cursor.position, bounds).await?;
-                let mut start = cursor.position;
+                let mut position = cursor.position;
                 for (partition, oldest) in bounds.start.iter() {
-                    if partition as usize >= start.len() {
+                    if partition as usize >= position.len() {
                         // Added since the cursor was made: begins at its start.
-                        start.set(partition, oldest);
-                    } else if start.get(partition) < oldest {
-                        return Err(FeedError::CursorExpired(self.valid_cursors(&bounds)));
+                        position.set(partition, oldest);
                     }
                 }
-                Ok((start, bounds, cursor.time))
+                let skipped = self.skip_expired(&position, &bounds, expired)?;
+                (position, skipped, cursor.time, bounds)
             }
-            Some(Start::StartPosition(position))
+            Some(Asked::StartTime(time)) => {
+                let time = not_before(time);
+                let mut position = self.log.position_at(bounds.log, time).await?;
+                for (partition, end) in bounds.end.iter() {
+                    // What has come since the end was read is later than that.
+                    position.set(partition, position.get(partition).min(end));
+                }
+                (position, Vec::new(), time.min(self.clock.now()), bounds)
+            }
+            Some(Asked::StartPosition(position))
                 if position == i32::from(proto::StartPosition::Earliest) =>
             {
-                Ok((bounds.start.clone(), bounds, Timestamp::default()))
+                (bounds.start.clone(), Vec::new(), Timestamp::default(), bounds)
             }
             // `check` has refused what is no position at all.
-            Some(Start::StartPosition(_)) | None => {
-                Ok((bounds.end.clone(), bounds, self.clock.now()))
+            Some(Asked::StartPosition(_)) | None => {
+                (bounds.end.clone(), Vec::new(), self.clock.now(), bounds)
             }
-        }
+        };
+        Ok(Start { position, skipped, time, bounds })
+    }
+
+    /// What a subscriber misses whose place is in part removed, if it agrees.
+    fn skip_expired(
+        &self,
+        position: &Position,
+        bounds: &Bounds,
+        policy: proto::ExpiredCursorPolicy,
+    ) -> Result<Vec<Skipped>, FeedError> {
+        use proto::ExpiredCursorPolicy as Policy;
+        let (reason, goes_on_at) = match policy {
+            _ if position.covers(&bounds.start) => return Ok(Vec::new()),
+            Policy::Earliest => (proto::GapReason::Retention, &bounds.start),
+            Policy::Latest => (proto::GapReason::Skipped, &bounds.end),
+            Policy::Fail | Policy::Unspecified => {
+                return Err(FeedError::CursorExpired(self.valid_cursors(bounds)));
+            }
+        };
+        Ok(goes_on_at
+            .iter()
+            .map(|(partition, to)| Trimmed { partition, from: position.get(partition), to })
+            .filter(|missed| missed.from < missed.to)
+            .map(|missed| Skipped { reason, missed })
+            .collect())
     }
 
     /// The bounds, once they reach a cursor's position.
@@ -382,14 +454,28 @@ impl Drop for Place {
     }
 }
 
-/// Checks a subscription; returns its filter, heartbeat interval and limit.
-fn check(subscription: &Subscription) -> Result<(Filter, Duration, Option<u64>), FeedError> {
+/// What is asked for, once it was checked.
+struct Checked {
+    filter: Filter,
+    heartbeat: Duration,
+    max_events: Option<u64>,
+    expired: proto::ExpiredCursorPolicy,
+}
+
+/// Checks a subscription.
+fn check(subscription: &Subscription) -> Result<Checked, FeedError> {
     use proto::stream_events_request::Start;
     let mut violations = Violations::default();
-    if let Some(Start::StartPosition(position)) = subscription.start
-        && proto::StartPosition::try_from(position).is_err()
-    {
-        violations.add("start_position", "not a StartPosition that this server knows");
+    match subscription.start {
+        Some(Start::StartPosition(position))
+            if proto::StartPosition::try_from(position).is_err() =>
+        {
+            violations.add("start_position", "not a StartPosition that this server knows");
+        }
+        Some(Start::StartTime(time)) if !is_valid(time) => {
+            violations.add("start_time", "not a time between the years 1 and 9999");
+        }
+        _ => {}
     }
     let filter = Filter::parse(subscription.filter.as_ref(), &mut violations);
     let heartbeat = match subscription.heartbeat_interval {
@@ -410,11 +496,28 @@ fn check(subscription: &Subscription) -> Result<(Filter, Duration, Option<u64>),
             None
         }
     };
-    if violations.is_empty() {
-        Ok((filter, heartbeat, max_events))
-    } else {
-        Err(FeedError::Invalid(violations))
+    let expired = proto::ExpiredCursorPolicy::try_from(subscription.expired_cursor_policy);
+    if expired.is_err() {
+        violations
+            .add("expired_cursor_policy", "not an ExpiredCursorPolicy that this server knows");
     }
+    if !violations.is_empty() {
+        return Err(FeedError::Invalid(violations));
+    }
+    Ok(Checked { filter, heartbeat, max_events, expired: expired.unwrap_or_default() })
+}
+
+/// Whether a time is one. Source: the comment on seconds and nanos in
+/// `google/protobuf/timestamp.proto`.
+fn is_valid(time: prost_types::Timestamp) -> bool {
+    (-62_135_596_800..=253_402_300_799).contains(&time.seconds)
+        && (0..=999_999_999).contains(&time.nanos)
+}
+
+/// The first moment that append times can tell from those before `time`.
+fn not_before(time: prost_types::Timestamp) -> Timestamp {
+    let begun = i64::from(time.nanos % 1_000_000 != 0);
+    Timestamp::from_millis(Timestamp::from(time).as_millis().saturating_add(begun))
 }
 
 /// A partition as messages carry it. Logs have far fewer than 2^31.

@@ -48,6 +48,8 @@ pub(super) struct Setup {
     pub published: watch::Receiver<()>,
     pub log: LogId,
     pub start: Position,
+    /// What lies behind the start and is not delivered.
+    pub skipped: Vec<Skipped>,
     pub time: Timestamp,
     pub end: Position,
     pub filter: Filter,
@@ -55,6 +57,14 @@ pub(super) struct Setup {
     pub max_events: Option<u64>,
     pub stop_when_caught_up: bool,
     pub include_origin: bool,
+    pub max_age: Option<Duration>,
+}
+
+/// What a subscriber asked to go on without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Skipped {
+    pub reason: proto::GapReason,
+    pub missed: Trimmed,
 }
 
 /// A subscriber's stream of messages.
@@ -72,6 +82,8 @@ pub struct Reader {
     due: VecDeque<(String, Response)>,
     delivered: u64,
     last_message: Instant,
+    /// When it is closed for its age.
+    closes_at: Option<Instant>,
 }
 
 enum State {
@@ -93,6 +105,7 @@ impl Reader {
             due: VecDeque::new(),
             delivered: 0,
             last_message: Instant::now(),
+            closes_at: setup.max_age.map(|age| Instant::now() + spread_age(age)),
             setup,
         }
     }
@@ -108,9 +121,10 @@ impl Reader {
             if self.is_done() {
                 return None;
             }
-            if self.setup.feed.shared.closing.is_cancelled() && !matches!(self.state, State::Closed)
+            if !matches!(self.state, State::Closed)
+                && let Some(reason) = self.reason_to_close()
             {
-                self.close();
+                self.close(reason);
                 continue;
             }
             let step = match self.state {
@@ -146,9 +160,38 @@ impl Reader {
         self.has_enough() || (self.setup.stop_when_caught_up && self.target.is_none())
     }
 
+    /// Whether it has come to the end that the log had when it was opened, or had when it
+    /// fell behind.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.target.is_none()
+    }
+
+    /// The cursor behind everything that was delivered or passed over.
+    pub(super) fn cursor(&self) -> String {
+        Cursor::of(self.setup.log, &self.position, self.time)
+    }
+
+    fn reason_to_close(&self) -> Option<proto::ClosingReason> {
+        if self.setup.feed.shared.closing.is_cancelled() {
+            Some(proto::ClosingReason::Shutdown)
+        } else if self.closes_at.is_some_and(|at| Instant::now() >= at) {
+            Some(proto::ClosingReason::MaxAge)
+        } else {
+            None
+        }
+    }
+
     fn open(&mut self) {
-        let start_offsets = partition_offsets(&self.position);
+        let skipped = std::mem::take(&mut self.setup.skipped);
+        let mut start = self.position.clone();
+        for Skipped { missed, .. } in &skipped {
+            start.set(missed.partition, missed.to);
+        }
+        let start_offsets = partition_offsets(&start);
         self.say(Response::Opened(proto::Opened { start_offsets }));
+        for Skipped { reason, missed } in skipped {
+            self.skip(reason, missed);
+        }
         self.state = State::CatchingUp(None);
     }
 
@@ -165,7 +208,7 @@ impl Reader {
             Join::Replaced => return Err(ReadError::Replaced.into()),
             Join::Behind => {}
         }
-        let next_heartbeat = self.next_heartbeat();
+        let next_look = self.next_look();
         let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
         let log = match log {
             Some(log) => log,
@@ -189,7 +232,7 @@ impl Reader {
                     }
                 }
                 () = shared.closing.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(next_heartbeat) => return Ok(()),
+                () = tokio::time::sleep_until(next_look) => return Ok(()),
             }
         };
         drop(reading);
@@ -230,16 +273,16 @@ impl Reader {
                 self.target.get_or_insert(end.position.clone());
             }
             Found::Nothing => {
-                let next_heartbeat = self.next_heartbeat();
+                let next_look = self.next_look();
                 tokio::select! {
                     changed = self.setup.published.changed() => {
                         // Without the relay of its runtime it would never wake again.
                         if changed.is_err() {
-                            self.close();
+                            self.close(proto::ClosingReason::Shutdown);
                         }
                     }
                     () = shared.closing.cancelled() => {}
-                    () = tokio::time::sleep_until(next_heartbeat) => {}
+                    () = tokio::time::sleep_until(next_look) => {}
                 }
             }
         }
@@ -292,13 +335,17 @@ impl Reader {
     }
 
     fn pass_trimmed(&mut self, trimmed: Trimmed, events: &mut Vec<proto::DeliveredEvent>) {
-        let position = self.position.get(trimmed.partition);
-        if position < trimmed.to {
+        if self.position.get(trimmed.partition) < trimmed.to {
             self.flush(events);
-            self.position.set(trimmed.partition, trimmed.to);
-            let missed = trimmed.to - position;
-            self.say_gap(proto::GapReason::Retention, trimmed.partition, missed);
+            self.skip(proto::GapReason::Retention, trimmed);
         }
+    }
+
+    /// Moves the position to the end of what is missing, and says so.
+    fn skip(&mut self, reason: proto::GapReason, missed: Trimmed) {
+        let from = self.position.get(missed.partition);
+        self.position.set(missed.partition, missed.to);
+        self.say_gap(reason, missed.partition, missed.to - from);
     }
 
     fn delivered_event(&self, record: &Record, found: &FeedEvent) -> proto::DeliveredEvent {
@@ -333,6 +380,12 @@ impl Reader {
         self.last_message + self.setup.heartbeat
     }
 
+    /// When there is something to do although nothing has come.
+    fn next_look(&self) -> Instant {
+        let heartbeat = self.next_heartbeat();
+        self.closes_at.map_or(heartbeat, |at| at.min(heartbeat))
+    }
+
     fn heartbeat(&mut self) {
         let shared = &self.setup.feed.shared;
         let heartbeat = proto::Heartbeat {
@@ -342,12 +395,13 @@ impl Reader {
         self.say(Response::Heartbeat(heartbeat));
     }
 
-    fn close(&mut self) {
-        // A fresh `RandomState` is seeded at random: enough to spread reconnects.
-        let spread = RandomState::new().hash_one(0) % RECONNECT_SPREAD.as_millis() as u64;
-        let delay = RECONNECT_DELAY + Duration::from_millis(spread);
+    fn close(&mut self, reason: proto::ClosingReason) {
+        let delay = match reason {
+            proto::ClosingReason::MaxAge => Duration::ZERO,
+            _ => RECONNECT_DELAY + RECONNECT_SPREAD.mul_f64(random_part()),
+        };
         self.say(Response::Closing(proto::Closing {
-            reason: proto::ClosingReason::Shutdown.into(),
+            reason: reason.into(),
             reconnect_delay: prost_types::Duration::try_from(delay).ok(),
             resumable: true,
         }));
@@ -359,4 +413,16 @@ impl Reader {
         let cursor = Cursor::of(self.setup.log, &self.position, self.time);
         self.due.push_back((cursor, response));
     }
+}
+
+/// The age at which one stream is closed: up to a tenth less or more than was set, so that
+/// those who came together do not come back together.
+fn spread_age(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * random_part())
+}
+
+/// At random, from 0 to 1.
+fn random_part() -> f64 {
+    // A fresh `RandomState` is seeded at random: enough to spread things out.
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }

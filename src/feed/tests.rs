@@ -424,3 +424,200 @@ async fn readers_of_a_log_that_was_replaced_are_told_and_new_ones_read_the_new_o
     let Response::Batch(batch) = response else { panic!("{response:?}") };
     assert_eq!(offsets(&batch), [0]);
 }
+
+fn asks_for(start: Start) -> Subscription {
+    Subscription { start: Some(start), ..Default::default() }
+}
+
+fn at_time(millis: i64) -> Start {
+    Start::StartTime(Timestamp::from_millis(millis).into())
+}
+
+/// The partitions and offsets of the next batch.
+async fn places(reader: &mut Reader) -> Vec<(i32, i64)> {
+    loop {
+        if let (_, Response::Batch(batch)) = next_news(reader).await {
+            return batch.events.iter().map(|event| (event.partition, event.offset)).collect();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_time_begins_at_the_first_event_of_that_time_in_each_partition() {
+    let fixture = Fixture::new(2, 1 << 20);
+    // The log's clock ticks with each record of a partition: times 1 to 4, and 1.
+    for partition in [0, 0, 1, 0, 0] {
+        fixture.push(partition, "alice");
+    }
+    for (time, mut expected) in [
+        (0, vec![(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]),
+        (1, vec![(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]),
+        (2, vec![(0, 1), (0, 2), (0, 3)]),
+        (4, vec![(0, 3)]),
+    ] {
+        let mut reader = fixture.subscribe(asks_for(at_time(time))).await;
+        let mut found = places(&mut reader).await;
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "from {time} on");
+    }
+    // Between two milliseconds, the next one.
+    let time = prost_types::Timestamp { seconds: 0, nanos: 3_000_001 };
+    let mut reader = fixture.subscribe(asks_for(Start::StartTime(time))).await;
+    assert_eq!(places(&mut reader).await, [(0, 3)]);
+    // Where there is none: what comes from now on.
+    let mut reader = fixture.subscribe(asks_for(at_time(9000))).await;
+    fixture.push(1, "bob");
+    assert_eq!(places(&mut reader).await, [(1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_cursor_fails_or_goes_on_as_it_was_asked_to() {
+    let fixture = Fixture::new(2, 1 << 20);
+    let mut reader = fixture.subscribe(earliest()).await;
+    let (cursor, _) = next(&mut reader).await;
+    for offset in 0..5 {
+        fixture.push(0, if offset < 3 { "old" } else { "new" });
+    }
+    fixture.push(1, "alice");
+    fixture.tail_at_end().await;
+    fixture.log.trim(0, 3);
+
+    let refused = fixture.lane.subscribe(&CALLER, after(&cursor)).await;
+    let Err(FeedError::CursorExpired(valid)) = refused else { panic!("it is expired") };
+    fixture.subscribe(after(&valid.earliest)).await;
+
+    let with = |policy: proto::ExpiredCursorPolicy| Subscription {
+        expired_cursor_policy: policy.into(),
+        ..after(&cursor)
+    };
+    let mut reader = fixture.subscribe(with(proto::ExpiredCursorPolicy::Earliest)).await;
+    let Response::Opened(opened) = next(&mut reader).await.1 else { panic!("it is opened first") };
+    let offset = |partition, offset| proto::PartitionOffset { partition, offset };
+    assert_eq!(opened.start_offsets, [offset(0, 3), offset(1, 0)]);
+    let (behind, Response::Gap(gap)) = next(&mut reader).await else { panic!("then the gap") };
+    assert_eq!(
+        (gap.reason(), gap.partition, gap.missed_records),
+        (proto::GapReason::Retention, 0, 3)
+    );
+    let mut found = places(&mut reader).await;
+    found.sort_unstable();
+    assert_eq!(found, [(0, 3), (0, 4), (1, 0)]);
+    fixture.subscribe(after(&behind)).await;
+
+    let mut reader = fixture.subscribe(with(proto::ExpiredCursorPolicy::Latest)).await;
+    next(&mut reader).await;
+    let mut missed = Vec::new();
+    for _ in 0..2 {
+        let Response::Gap(gap) = next(&mut reader).await.1 else { panic!("one a partition") };
+        assert_eq!(gap.reason(), proto::GapReason::Skipped);
+        missed.push((gap.partition, gap.missed_records));
+    }
+    assert_eq!(missed, [(0, 5), (1, 1)]);
+    fixture.push(1, "bob");
+    assert_eq!(places(&mut reader).await, [(1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_closed_for_its_age_and_can_be_resumed() {
+    let fixture = Fixture::new(1, 1 << 20);
+    let mut reader = fixture.subscribe(Subscription::default()).await;
+    let begun = Instant::now();
+    let closing = loop {
+        if let (cursor, Response::Closing(closing)) = next(&mut reader).await {
+            break (cursor, closing);
+        }
+    };
+    let hour = Duration::from_secs(3600);
+    assert!((hour * 9 / 10..=hour * 11 / 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(closing.1.reason(), proto::ClosingReason::MaxAge);
+    assert!(closing.1.resumable);
+    assert!(reader.next().await.is_none(), "nothing follows");
+    fixture.subscribe(after(&closing.0)).await;
+}
+
+fn poll(cursor: Option<&str>, seconds: i64) -> proto::PollEventsRequest {
+    use proto::poll_events_request::Start;
+    proto::PollEventsRequest {
+        start: Some(match cursor {
+            Some(cursor) => Start::AfterCursor(cursor.to_owned()),
+            None => Start::StartPosition(proto::StartPosition::Earliest.into()),
+        }),
+        max_wait: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_give_each_event_once_and_each_gap() {
+    let fixture = Fixture::new(2, 1 << 20);
+    for i in 0..600 {
+        fixture.push(i % 2, "alice");
+    }
+    fixture.log.push(0, b"\xff garbage".to_vec());
+    fixture.push(0, "bob");
+    let (mut seen, mut gaps, mut cursor) = (Vec::new(), 0, None::<String>);
+    loop {
+        let answer = fixture.lane.poll(&CALLER, poll(cursor.as_deref(), 0), None).await.unwrap();
+        seen.extend(answer.events.iter().map(|event| (event.partition, event.offset)));
+        gaps += usize::from(answer.gap.is_some());
+        cursor = Some(answer.cursor);
+        if answer.caught_up && answer.events.is_empty() && answer.gap.is_none() {
+            break;
+        }
+    }
+    seen.sort_unstable();
+    let mut all: Vec<_> = (0..600).map(|i| (i % 2, i64::from(i / 2))).collect();
+    all.push((0, 301));
+    all.sort_unstable();
+    assert_eq!((seen, gaps), (all, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_waits_as_long_as_it_was_told_and_for_no_longer_than_an_event() {
+    let fixture = Fixture::new(1, 1 << 20);
+    let begun = Instant::now();
+    let answer = fixture.lane.poll(&CALLER, poll(None, 7), None).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+    assert!(answer.events.is_empty() && answer.caught_up);
+
+    let begun = Instant::now();
+    let (answer, ()) =
+        tokio::join!(fixture.lane.poll(&CALLER, poll(Some(&answer.cursor), 7), None), async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            fixture.push(0, "alice");
+        });
+    assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    assert_eq!(answer.unwrap().events.len(), 1);
+
+    // The caller's own deadline comes first.
+    let begun = Instant::now();
+    let by = begun + Duration::from_secs(1);
+    let latest = proto::PollEventsRequest { start: None, ..poll(None, 7) };
+    let answer = fixture.lane.poll(&CALLER, latest, Some(by)).await.unwrap();
+    assert_eq!((begun.elapsed(), answer.events.len()), (Duration::from_secs(1), 0));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_said_all_at_once() {
+    let fixture = Fixture::new(1, 1 << 20);
+    let request = proto::PollEventsRequest {
+        max_wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        max_events: -1,
+        ..Default::default()
+    };
+    let Err(FeedError::Invalid(violations)) = fixture.lane.poll(&CALLER, request, None).await
+    else {
+        panic!("it is wrong")
+    };
+    assert_eq!(violations.into_vec().len(), 2);
+    let wrong = Subscription {
+        expired_cursor_policy: 99,
+        start: Some(Start::StartTime(prost_types::Timestamp { seconds: 0, nanos: -1 })),
+        ..Default::default()
+    };
+    let Err(FeedError::Invalid(violations)) = fixture.lane.subscribe(&CALLER, wrong).await else {
+        panic!("it is wrong")
+    };
+    assert_eq!(violations.into_vec().len(), 2);
+}

@@ -46,6 +46,16 @@ impl EventFeedService for EventFeed {
         Ok(Response::new(messages(reader, deadline)))
     }
 
+    async fn poll_events(
+        &self,
+        request: Request<proto::PollEventsRequest>,
+    ) -> Result<Response<proto::PollEventsResponse>, Status> {
+        let answer_by = request::answer_by(request.metadata());
+        let caller = request::caller(&self.options);
+        let answer = self.feed.poll(&caller, request.into_inner(), answer_by);
+        Ok(Response::new(answer.await?))
+    }
+
     async fn get_feed(
         &self,
         _: Request<proto::GetFeedRequest>,
