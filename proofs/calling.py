@@ -125,6 +125,15 @@ class Connection:
             )
         return checks.Call(request_id, deadline, sent, took, code, reason, retry, receipt)
 
+    def tells_bounds(self, deadline):
+        """Whether the feed tells its bounds within `deadline` seconds."""
+        try:
+            _, trailers = self._call("/game.v1.EventFeedService/GetFeed", b"", deadline)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return False
+        return trailers.get("grpc-status") == "0"
+
     def _call(self, path, message, deadline):
         if self._http is None:
             self._http = http.client.HTTPConnection(self._address.hostname, self._address.port)

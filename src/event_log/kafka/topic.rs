@@ -128,6 +128,8 @@ pub(super) struct Inspector {
     /// make topics by itself.
     consumer: BaseConsumer<Context>,
     may_not_read_config: Cell<bool>,
+    /// The last look at the identity had no answer.
+    unanswered: Cell<bool>,
     /// Waits for admin clients.
     runtime: Runtime,
 }
@@ -143,6 +145,7 @@ impl Inspector {
             context,
             consumer,
             may_not_read_config: Cell::new(false),
+            unanswered: Cell::new(false),
             runtime: runtime.map_err(OpenError::Thread)?,
         })
     }
@@ -167,7 +170,17 @@ impl Inspector {
             waited >= HOPE && self.context.has_lost_all()
         };
         let (client, topic) = (self.consumer.client(), &self.options.topic);
+        if self.unanswered.get() {
+            // librdkafka asks the broker that was the controller when it last fetched metadata,
+            // which it does every five minutes: should that one have died, it asks in vain.
+            // Metadata comes from any broker. Source: rd_kafka_admin_request_op_new in
+            // rdkafka_admin.c of librdkafka 2.12.
+            if let Err(error) = self.consumer.fetch_metadata(Some(topic), HOPE) {
+                tracing::debug!(%error, "no broker says where the topic is");
+            }
+        }
         let found = ffi::identify(client, topic, LOOK_TIMEOUT, hopeless);
+        self.unanswered.set(found.is_err());
         found.map_err(|code| self.failure(code))
     }
 
