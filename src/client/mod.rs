@@ -7,6 +7,7 @@
 //! server's rooms.
 
 mod backoff;
+mod cursor_file;
 mod error;
 pub mod tail;
 
@@ -21,6 +22,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 pub use self::backoff::Backoff;
+pub use self::cursor_file::{CursorFile, CursorFileError};
 pub use self::error::{ClientError, Violation, reason};
 use self::stubs::event_feed_service_client::EventFeedServiceClient;
 use self::stubs::game_service_client::GameServiceClient;
