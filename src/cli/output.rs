@@ -85,6 +85,17 @@ impl Output {
         Ok(self.stdout.flush()?)
     }
 
+    /// Hands over all data and, where it goes to a file, makes it outlive a crash of the
+    /// machine.
+    pub fn sync(&mut self) -> Result<(), StdoutError> {
+        self.flush()?;
+        match rustix::fs::fdatasync(io::stdout()) {
+            // A pipe or a terminal, which keeps nothing.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(()),
+            Err(error) => Err(StdoutError(error.into())),
+        }
+    }
+
     /// Writes one line for people.
     pub fn note(&mut self, line: &str) {
         // What fails here fails again at the next flush, which tells.

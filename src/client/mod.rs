@@ -9,6 +9,7 @@
 mod backoff;
 mod cursor_file;
 mod error;
+pub(crate) mod resume;
 pub mod tail;
 
 use std::future::Future;
