@@ -229,3 +229,22 @@ fn the_cursor_file_is_written_soon_although_nothing_more_comes() {
     process.kill().unwrap();
     process.wait().unwrap();
 }
+
+#[test]
+fn what_cannot_be_written_is_not_behind_the_cursor_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("place");
+    std::fs::write(&file, "before\n").unwrap();
+    let (_, address) = Script::serve([vec![opened("before"), joined("b", 1, "alice")]]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let failed = tail(address).arg("--cursor-file").arg(&file).stdout(full).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed.stderr));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before\n");
+    // A file is synced before the cursor is stored.
+    let kept = std::fs::File::create(folder.path().join("events")).unwrap();
+    let (_, address) = Script::serve([vec![opened("before"), joined("b", 1, "alice")]]);
+    let mut done = tail(address);
+    done.args(["--max-events", "1"]).arg("--cursor-file").arg(&file);
+    assert!(done.stdout(kept).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "b\n");
+}

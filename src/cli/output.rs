@@ -6,6 +6,7 @@
 //! ([`super::exit`]).
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::fd::AsFd as _;
 
@@ -89,10 +90,11 @@ impl Output {
     /// machine.
     pub fn sync(&mut self) -> Result<(), StdoutError> {
         self.flush()?;
-        match rustix::fs::fdatasync(io::stdout()) {
+        let synced = io::stdout().as_fd().try_clone_to_owned().map(File::from)?.sync_data();
+        match synced.map_err(|error| (error.kind(), error)) {
             // A pipe or a terminal, which keeps nothing.
-            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(()),
-            Err(error) => Err(StdoutError(error.into())),
+            Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) | Ok(()) => Ok(()),
+            Err((_, error)) => Err(StdoutError(error)),
         }
     }
 

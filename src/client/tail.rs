@@ -19,8 +19,8 @@
 //!
 //! # Bounds
 //!
-//! * At most one message of the server is held, at most 16 MiB; nothing is read from
-//!   the connection before its items are taken.
+//! * At most one message of the server is held, of 16 MiB at most, beside the 2 MiB of a
+//!   stream that HTTP/2 reads ahead; the next one waits until its items are taken.
 //! * A stream without a message for three heartbeat intervals (15 s each unless the
 //!   request says otherwise) is broken; so is an attempt that takes as long.
 //! * The wait before an attempt doubles from 250 ms to 15 s, each shortened by chance
@@ -84,7 +84,8 @@ pub struct Item {
     /// What happened.
     pub news: News,
     /// A place behind this item and all before it, to start a later tail from. None for
-    /// an event that is not the last of its message, and while no server was reached.
+    /// an event that is not the last of its message, and before the first message where the
+    /// request has none.
     pub cursor: Option<String>,
 }
 
