@@ -17,8 +17,8 @@ use herald::proto::game_event::Payload;
 use herald::proto::stream_events_request::Start;
 use herald::proto::stream_events_response::Response as Feed;
 use herald::proto::{
-    CaughtUp, DeliveredEvent, EventBatch, GameEvent, GuildJoined, Opened, PartitionOffset,
-    StreamEventsRequest, StreamEventsResponse,
+    CaughtUp, DeliveredEvent, EventBatch, ExpiredCursorPolicy, GameEvent, GuildJoined, Opened,
+    PartitionOffset, StreamEventsRequest, StreamEventsResponse,
 };
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService};
@@ -135,8 +135,10 @@ fn each_event_comes_once_although_the_server_breaks_off() {
         ],
         vec![],
     ]);
-    let Output { status, stdout, stderr } =
-        tail(address).args(["--from", "earliest", "--max-events", "2"]).output().unwrap();
+    let Output { status, stdout, stderr } = tail(address)
+        .args(["--from", "earliest", "--max-events", "2", "--if-expired", "latest"])
+        .output()
+        .unwrap();
     let stderr = text(&stderr);
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert_eq!(
@@ -151,6 +153,8 @@ fn each_event_comes_once_although_the_server_breaks_off() {
     let requests = script.requests.lock().unwrap();
     assert_eq!(requests[1].start, Some(Start::AfterCursor("b".to_owned())));
     assert_eq!((requests[0].max_events, requests[1].max_events), (2, 1));
+    let policies = requests.iter().map(StreamEventsRequest::expired_cursor_policy);
+    assert!(policies.into_iter().all(|policy| policy == ExpiredCursorPolicy::Latest));
 }
 
 #[test]
@@ -193,4 +197,54 @@ fn a_reader_that_goes_away_ends_a_quiet_tail_too() {
     assert!(line.contains("alice"), "{line}");
     drop(stdout);
     assert_eq!(process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_leaves_the_cursor_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("place");
+    std::fs::write(&file, "before\n").unwrap();
+    let events = (1..500).map(|offset| joined("b", offset, "alice"));
+    let messages = std::iter::once(opened("before")).chain(events).collect();
+    let (script, address) = Script::serve([messages]);
+    let mut process = tail(address).arg("--cursor-file").arg(&file).spawn().unwrap();
+    drop(process.stdout.take());
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before\n");
+    let requests = script.requests.lock().unwrap();
+    let start = requests.first().map(|request| request.start.clone());
+    assert!(start.is_none_or(|start| start == Some(Start::AfterCursor("before".to_owned()))));
+}
+
+#[test]
+fn the_cursor_file_is_written_soon_although_nothing_more_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("place");
+    let (_, address) = Script::serve([vec![opened("a"), joined("b", 1, "alice")]]);
+    let mut process = tail(address).arg("--cursor-file").arg(&file).spawn().unwrap();
+    // The scripted server says nothing else, so it takes the stream for dead after 3 s.
+    let mut stderr = BufReader::new(process.stderr.take().unwrap());
+    stderr.read_line(&mut String::new()).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "b\n");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_written_is_not_behind_the_cursor_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("place");
+    std::fs::write(&file, "before\n").unwrap();
+    let (_, address) = Script::serve([vec![opened("before"), joined("b", 1, "alice")]]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let failed = tail(address).arg("--cursor-file").arg(&file).stdout(full).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed.stderr));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before\n");
+    // A file is synced before the cursor is stored.
+    let kept = std::fs::File::create(folder.path().join("events")).unwrap();
+    let (_, address) = Script::serve([vec![opened("before"), joined("b", 1, "alice")]]);
+    let mut done = tail(address);
+    done.args(["--max-events", "1"]).arg("--cursor-file").arg(&file);
+    assert!(done.stdout(kept).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "b\n");
 }

@@ -145,7 +145,10 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
         ));
     }
     if client.reason() == Some(reason::CURSOR_MALFORMED) {
-        lines.push("  --from takes earliest, latest or a cursor".to_owned());
+        lines.push(format!("  --from takes {}", super::tail::FORMS));
+    }
+    if client.reason() == Some(reason::CURSOR_EXPIRED) {
+        lines.push("  --if-expired earliest or latest goes on without what is gone".to_owned());
     }
     if client.reason().is_none() && client.code() == Code::Unimplemented {
         lines.push("  is it a Herald server? its admin address is another one".to_owned());

@@ -6,6 +6,7 @@
 //! ([`super::exit`]).
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::fd::AsFd as _;
 
@@ -83,6 +84,18 @@ impl Output {
     /// Hands all data to whoever reads it.
     pub fn flush(&mut self) -> Result<(), StdoutError> {
         Ok(self.stdout.flush()?)
+    }
+
+    /// Hands over all data and, where it goes to a file, makes it outlive a crash of the
+    /// machine.
+    pub fn sync(&mut self) -> Result<(), StdoutError> {
+        self.flush()?;
+        let synced = io::stdout().as_fd().try_clone_to_owned().map(File::from)?.sync_data();
+        match synced.map_err(|error| (error.kind(), error)) {
+            // A pipe or a terminal, which keeps nothing.
+            Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) | Ok(()) => Ok(()),
+            Err((_, error)) => Err(StdoutError(error)),
+        }
     }
 
     /// Writes one line for people.

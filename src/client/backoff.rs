@@ -8,7 +8,7 @@ use uuid::Uuid;
 const FIRST: Duration = Duration::from_millis(250);
 
 /// The longest wait: a reader is back this soon after an outage of any length.
-const LONGEST: Duration = Duration::from_secs(15);
+pub const LONGEST: Duration = Duration::from_secs(15);
 
 /// Waits that double from 250 ms to 15 s, each shortened by chance to between
 /// half and all of it, so that readers who lost a server together do not come

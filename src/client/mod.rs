@@ -7,7 +7,9 @@
 //! server's rooms.
 
 mod backoff;
+mod cursor_file;
 mod error;
+pub(crate) mod resume;
 pub mod tail;
 
 use std::future::Future;
@@ -21,6 +23,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 pub use self::backoff::Backoff;
+pub use self::cursor_file::{CursorFile, CursorFileError};
 pub use self::error::{ClientError, Violation, reason};
 use self::stubs::event_feed_service_client::EventFeedServiceClient;
 use self::stubs::game_service_client::GameServiceClient;

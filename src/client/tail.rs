@@ -1,69 +1,115 @@
 //! A tail of the feed that outlives its connections.
 //!
-//! [`Tail`] keeps the newest cursor, and when the stream breaks, falls silent or
-//! is closed by the server, it opens another one behind that cursor: each event
-//! comes once, in the order of its partition, and `max_events` counts across
-//! streams. It gives up only on errors that trying again cannot help, such as a
-//! cursor that is no longer valid.
+//! A [`Tail`] is a [`Stream`] of [`Item`]s: events, each once and in the order of its
+//! partition, and news of the feed. When its connection breaks, falls silent or is
+//! closed by the server it says so and goes on behind what has come.
+//!
+//! # What to store
+//!
+//! A cursor is a place between two messages of the server, and a message may hold
+//! many events. So only some items carry one: [`Item::cursor`] is there with the last
+//! event of a message, and with most news. **Once an item and all items before it are
+//! dealt with, its cursor may be stored**; a later tail that starts behind it brings
+//! everything after the item and nothing before. Whoever stores the cursor after
+//! dealing with the events may see some events again after a crash, and loses none.
+//! [`CursorFile`](super::CursorFile) is a place to store it in.
+//!
+//! Store the cursors of news too: they move on over events that the filter passes
+//! over, and a place that is left behind for long is removed by retention.
+//!
+//! # Bounds
+//!
+//! * At most one message of the server is held, of 16 MiB at most, beside the 2 MiB of a
+//!   stream that HTTP/2 reads ahead; the next one waits until its items are taken.
+//! * A stream without a message for three heartbeat intervals (15 s each unless the
+//!   request says otherwise) is broken; so is an attempt that takes as long.
+//! * The wait before an attempt doubles from 250 ms to 15 s, each shortened by chance
+//!   to between half and all of it. Only an event starts it from 250 ms again: a server
+//!   that takes connections and then fails is not well. An error that says when to try
+//!   again is waited for that long at least; a server that closes the stream in order
+//!   says when to come back, and is obeyed. Neither can ask for more than 5 minutes.
+//! * There is no bound on the attempts: drop the tail to end it.
+//!
+//! # Examples
+//!
+//! ```no_run
+//! use futures_util::StreamExt as _;
+//! use herald::client::tail::{News, Tail};
+//! use herald::client::{Client, ConnectOptions, CursorFile};
+//! use herald::proto::stream_events_request::Start;
+//! use herald::proto::{StartPosition, StreamEventsRequest};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("http://127.0.0.1:50051", ConnectOptions::default()).await?;
+//! let file = CursorFile::open("events.cursor")?;
+//! let start = match file.read()? {
+//!     Some(cursor) => Start::AfterCursor(cursor),
+//!     None => Start::StartPosition(StartPosition::Earliest.into()),
+//! };
+//! let request = StreamEventsRequest { start: Some(start), ..Default::default() };
+//! let mut tail = Tail::new(client, request);
+//! while let Some(item) = tail.next().await {
+//!     let item = item?;
+//!     match item.news {
+//!         News::Event(event) => println!("{}@{}", event.partition, event.offset),
+//!         News::Gap(gap) => eprintln!("events of partition {} are missing", gap.partition),
+//!         News::Reconnecting { delay, .. } => eprintln!("back in {delay:?}"),
+//!         _ => {}
+//!     }
+//!     // Everything before this cursor is printed by now.
+//!     if let Some(cursor) = item.cursor {
+//!         file.write(&cursor)?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
-use std::future::Future;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
-use tokio::time::{Instant, sleep_until, timeout};
-use tonic::{Code, Streaming};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 
-use super::{Backoff, Client, ClientError};
-use crate::proto::stream_events_request::Start;
+pub use super::resume::Cause;
+use super::resume::{Resumed, Source, Told};
+use super::{Client, ClientError};
 use crate::proto::stream_events_response::Response;
-use crate::proto::{StreamEventsRequest, StreamEventsResponse};
+use crate::proto::{CaughtUp, Closing, DeliveredEvent, Gap, StreamEventsRequest};
 
-/// The heartbeat interval of a request that names none; the server's default.
-const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// The server brings heartbeat intervals into this range.
-const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// A stream is taken for dead after so many heartbeat intervals without a
-/// message: one may be late, two may be lost to a hiccup of the network.
-const SILENT_INTERVALS: u32 = 3;
-
-/// The longest wait that a server can ask for: none may put a reader to sleep
-/// for good.
-const LONGEST_ASKED_DELAY: Duration = Duration::from_secs(300);
-
-/// Where streams come from: a [`Client`], or a test.
-pub trait Source {
-    /// One stream.
-    type Stream: Stream<Item = Result<StreamEventsResponse, ClientError>> + Unpin;
-
-    /// Opens a stream.
-    fn open(
-        &mut self,
-        request: StreamEventsRequest,
-    ) -> impl Future<Output = Result<Self::Stream, ClientError>>;
-}
-
-/// The stream of a [`Client`].
-pub type ClientStream = futures_util::stream::Map<
-    Streaming<StreamEventsResponse>,
-    fn(Result<StreamEventsResponse, tonic::Status>) -> Result<StreamEventsResponse, ClientError>,
->;
-
-impl Source for Client {
-    type Stream = ClientStream;
-
-    async fn open(&mut self, request: StreamEventsRequest) -> Result<ClientStream, ClientError> {
-        Ok(self.stream_events(request).await?.map(|answer| answer.map_err(ClientError::from)))
-    }
-}
-
-/// What a tail tells.
+/// What a tail brings.
 #[derive(Clone, Debug)]
-pub enum Item {
-    /// The server said this. The tail's cursor is behind it already.
-    Message(Response),
-    /// The stream is over; the next one is opened after a while.
+pub struct Item {
+    /// What happened.
+    pub news: News,
+    /// A place behind this item and all before it, to start a later tail from. None for
+    /// an event that is not the last of its message, and before the first message where the
+    /// request has none.
+    pub cursor: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "nearly all items are events")]
+pub enum News {
+    /// An event, with its partition, its offset and when the log took it.
+    Event(DeliveredEvent),
+    /// A stream is open, the first or another one: what is acknowledged from now on
+    /// will come.
+    Opened,
+    /// Nothing; but the cursor may have moved.
+    Quiet,
+    /// All that the log held when the stream was opened has come.
+    CaughtUp(CaughtUp),
+    /// This reader is slower than the log grows; nothing is lost.
+    FellBehind,
+    /// Events are missing here for good.
+    Gap(Gap),
+    /// The server closes the stream in order; another one is opened when it says.
+    Closing(Closing),
+    /// The stream is over; another one is opened after a while.
     Reconnecting {
         /// How long that will be.
         delay: Duration,
@@ -72,183 +118,88 @@ pub enum Item {
     },
 }
 
-/// Why a stream is over although the tail is not.
-#[derive(Clone, Debug)]
-pub enum Cause {
-    /// It failed, or could not be opened.
-    Failed(ClientError),
-    /// Nothing came for so long.
-    Silent(Duration),
-    /// The server ended it.
-    Closed,
-}
-
-/// A resumable tail.
-#[derive(Debug)]
-pub struct Tail<S: Source> {
-    source: S,
-    request: StreamEventsRequest,
+/// A stream of events that resumes by itself; see the [module](self).
+///
+/// It ends after `max_events` or `stop_when_caught_up` of its request came true, or
+/// with an error that trying again cannot help: a request or a cursor that the server
+/// refuses, a place that retention has removed (unless the request's
+/// `expired_cursor_policy` says how to go on), another log. Nothing comes after an error.
+pub struct Tail {
+    told: BoxStream<'static, Result<(Told, Option<String>), ClientError>>,
+    /// What is left of the newest message's events.
+    events: std::vec::IntoIter<DeliveredEvent>,
+    /// Behind the newest message.
     cursor: Option<String>,
-    /// What is left of `max_events`; none when there is no end.
-    left: Option<i64>,
-    caught_up: bool,
-    patience: Duration,
-    backoff: Backoff,
-    state: State<S::Stream>,
 }
 
-#[derive(Debug)]
-enum State<T> {
-    Waiting(Instant),
-    Reading(T),
-    /// An error still to be told.
-    Failed(ClientError),
-    Ended,
+impl Tail {
+    /// A tail of what `request` asks for. Its start is for the first stream only and its
+    /// `max_events` counts over all of them; what `stop_when_caught_up` waits for is the
+    /// end that the log had when the newest stream was opened. Nothing is opened before
+    /// the first item is asked for.
+    pub fn new(client: Client, request: StreamEventsRequest) -> Self {
+        Self::over(client, request)
+    }
+
+    pub(super) fn over<S>(source: S, request: StreamEventsRequest) -> Self
+    where
+        S: Source + Send + 'static,
+    {
+        let told = stream::unfold(Resumed::new(source, request), |mut streams| async move {
+            let told = streams.next().await?;
+            let told = told.map(|told| (told, streams.cursor().map(str::to_owned)));
+            Some((told, streams))
+        });
+        Self { told: told.fuse().boxed(), events: Vec::new().into_iter(), cursor: None }
+    }
 }
 
-impl<S: Source> Tail<S> {
-    /// A tail of what `request` asks for. Nothing is opened before the first
-    /// [`Tail::next`].
-    pub fn new(source: S, request: StreamEventsRequest) -> Self {
-        let interval = request
-            .heartbeat_interval
-            .and_then(|interval| Duration::try_from(interval).ok())
-            .unwrap_or(DEFAULT_HEARTBEAT)
-            .clamp(HEARTBEAT_RANGE.0, HEARTBEAT_RANGE.1);
-        Self {
-            source,
-            cursor: match &request.start {
-                Some(Start::AfterCursor(cursor)) => Some(cursor.clone()),
-                _ => None,
-            },
-            left: (request.max_events > 0).then_some(request.max_events),
-            request,
-            caught_up: false,
-            patience: interval * SILENT_INTERVALS,
-            backoff: Backoff::default(),
-            state: State::Waiting(Instant::now()),
-        }
-    }
+impl Stream for Tail {
+    type Item = Result<Item, ClientError>;
 
-    /// Behind everything told so far; what a later tail goes on from. None before
-    /// the first message, unless the request had one.
-    pub fn cursor(&self) -> Option<&str> {
-        self.cursor.as_deref()
-    }
-
-    /// What comes next; none once everything asked for has come. After an error
-    /// there is nothing more. Can be dropped and called again without a loss.
-    pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
-        loop {
-            match &mut self.state {
-                State::Ended => return None,
-                State::Failed(error) => {
-                    let error = error.clone();
-                    self.state = State::Ended;
-                    return Some(Err(error));
-                }
-                State::Waiting(until) => {
-                    sleep_until(*until).await;
-                    let request = self.next_request();
-                    match timeout(self.patience, self.source.open(request)).await {
-                        Ok(Ok(stream)) => self.state = State::Reading(stream),
-                        Ok(Err(error)) => return self.broken(Cause::Failed(error)),
-                        Err(_) => return self.broken(Cause::Silent(self.patience)),
-                    }
-                }
-                State::Reading(stream) => match timeout(self.patience, stream.next()).await {
-                    Ok(Some(Ok(message))) => {
-                        if let Some(item) = self.take(message) {
-                            return Some(Ok(item));
-                        }
-                    }
-                    Ok(Some(Err(error))) => return self.broken(Cause::Failed(error)),
-                    Ok(None) if self.request.stop_when_caught_up => self.state = State::Ended,
-                    Ok(None) => return self.broken(Cause::Closed),
-                    Err(_) => return self.broken(Cause::Silent(self.patience)),
-                },
-            }
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(event) = self.events.next() {
+            return Poll::Ready(Some(Ok(self.event(event))));
         }
-    }
-
-    /// The first request, or the one that goes on behind what has come.
-    fn next_request(&self) -> StreamEventsRequest {
-        let mut request = self.request.clone();
-        if let Some(cursor) = &self.cursor {
-            request.start = Some(Start::AfterCursor(cursor.clone()));
-        }
-        request.max_events = self.left.unwrap_or(0);
-        request
-    }
-
-    /// Whether everything asked for has come, so that a broken stream is none.
-    fn is_complete(&self) -> bool {
-        // At 0 left, another request would mean "no end".
-        self.left.is_some_and(|left| left <= 0)
-            || (self.request.stop_when_caught_up && self.caught_up)
-    }
-
-    fn take(&mut self, message: StreamEventsResponse) -> Option<Item> {
-        if !message.cursor.is_empty() {
-            self.cursor = Some(message.cursor);
-        }
-        // One that this build does not know: only its cursor counts.
-        let response = message.response?;
-        match &response {
-            Response::Batch(batch) => {
-                self.backoff.reset();
-                let count = i64::try_from(batch.events.len()).unwrap_or(i64::MAX);
-                self.left = self.left.map(|left| left.saturating_sub(count));
-            }
-            Response::Heartbeat(_) => self.backoff.reset(),
-            Response::CaughtUp(_) => self.caught_up = true,
-            Response::FellBehind(_) => self.caught_up = false,
-            Response::Closing(closing) => {
-                let asked =
-                    closing.reconnect_delay.and_then(|delay| Duration::try_from(delay).ok());
-                self.state = if self.is_complete() {
-                    State::Ended
-                } else if closing.resumable {
-                    State::Waiting(Instant::now() + self.delay(asked))
-                } else {
-                    State::Failed(ClientError::local(
-                        Code::FailedPrecondition,
-                        "the server closed the stream and its cursor cannot be used to go on",
-                    ))
-                };
-            }
-            Response::Opened(_) | Response::Gap(_) => {}
-        }
-        Some(Item::Message(response))
-    }
-
-    /// The stream is over too early: goes on later, or gives up.
-    fn broken(&mut self, cause: Cause) -> Option<Result<Item, ClientError>> {
-        self.state = State::Ended;
-        if self.is_complete() {
-            return None;
-        }
-        let asked = match &cause {
-            Cause::Failed(error) if !error.is_retryable() => return Some(Err(error.clone())),
-            Cause::Failed(error) => error.retry_delay(),
-            Cause::Silent(_) | Cause::Closed => None,
+        let (told, cursor) = match ready!(self.told.poll_next_unpin(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(told)) => told,
         };
-        let delay = self.delay(asked);
-        self.state = State::Waiting(Instant::now() + delay);
-        Some(Ok(Item::Reconnecting { delay, cause }))
-    }
-
-    /// The wait before the next attempt: what the server asked for or, where it
-    /// asked for nothing or less, our own.
-    fn delay(&mut self, asked: Option<Duration>) -> Duration {
-        let own = self.backoff.next_delay();
-        match asked {
-            Some(asked) if !asked.is_zero() => asked.min(LONGEST_ASKED_DELAY),
-            _ => own,
-        }
+        let news = match told {
+            Told::Reconnecting { delay, cause } => News::Reconnecting { delay, cause },
+            Told::Message(Some(Response::Batch(batch))) => {
+                self.events = batch.events.into_iter();
+                self.cursor = cursor;
+                let item = match self.events.next() {
+                    Some(event) => self.event(event),
+                    None => Item { news: News::Quiet, cursor: self.cursor.take() },
+                };
+                return Poll::Ready(Some(Ok(item)));
+            }
+            Told::Message(Some(Response::Opened(_))) => News::Opened,
+            Told::Message(Some(Response::CaughtUp(caught_up))) => News::CaughtUp(caught_up),
+            Told::Message(Some(Response::FellBehind(_))) => News::FellBehind,
+            Told::Message(Some(Response::Gap(gap))) => News::Gap(gap),
+            Told::Message(Some(Response::Closing(closing))) => News::Closing(closing),
+            // One that this build does not know: only its cursor counts.
+            Told::Message(Some(Response::Heartbeat(_)) | None) => News::Quiet,
+        };
+        Poll::Ready(Some(Ok(Item { news, cursor })))
     }
 }
 
-#[cfg(test)]
-#[path = "tail_tests.rs"]
-mod tests;
+impl Tail {
+    /// The item of an event that was just taken off the message.
+    fn event(&mut self, event: DeliveredEvent) -> Item {
+        let last = self.events.len() == 0;
+        let cursor = if last { self.cursor.take() } else { None };
+        Item { news: News::Event(event), cursor }
+    }
+}
+
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail").finish_non_exhaustive()
+    }
+}

@@ -8,5 +8,6 @@ mod feed;
 mod harness;
 mod hostile;
 mod process;
+mod tail;
 mod web;
 mod writes;

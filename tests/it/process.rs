@@ -221,7 +221,7 @@ fn a_cursor_that_never_was_one_is_wrong_usage() {
     let wrong = server.herald(&["tail", "--from", "EARLIEST"]);
     assert_eq!(wrong.status.code(), Some(2));
     let told = String::from_utf8(wrong.stderr).unwrap();
-    assert!(told.contains("earliest, latest or a cursor"), "{told}");
+    assert!(told.contains("--from takes earliest, latest, a cursor, a time"), "{told}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::report::{self, Finding};
 use super::settings;
-use crate::client::tail::{ClientStream, Source as _};
+use crate::client::resume::{ClientStream, Source as _};
 use crate::client::{Client, ClientError, Code, ConnectOptions, reason};
 use crate::clock::{Clock, Timestamp};
 use crate::event_log::LogId;

@@ -3,27 +3,35 @@
 //! Events go to stdout; what happened to the stream (the end reached, gaps,
 //! reconnects) and the cursor to go on from go to stderr.
 
-use std::convert::Infallible;
+mod from;
+mod place;
+mod sorted;
+
+use std::path::PathBuf;
 use std::pin::pin;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::from::FORMS;
+use self::from::From;
+use self::place::Place;
+use self::sorted::Sorted;
 use super::exit::Exit;
 use super::output::{Color, Output, StdoutError, reader_gone};
 use super::remote::{Remote, duration};
 use super::{json, words};
-use crate::client::Client;
-use crate::client::tail::{self, Cause, Item};
+use crate::client::tail::{self, Cause, News};
+use crate::client::{ClientError, CursorFile, reason};
+use crate::clock::Clock;
 use crate::proto::stream_events_request::Start;
-use crate::proto::stream_events_response::Response;
 use crate::proto::{
-    Closing, ClosingReason, DeliveredEvent, EventFilter, ExpiredCursorPolicy, GameEvent, Gap,
-    GapReason, StartPosition, StreamEventsRequest,
+    CaughtUp, Closing, ClosingReason, DeliveredEvent, EventFilter, ExpiredCursorPolicy, GameEvent,
+    Gap, GapReason, StreamEventsRequest,
 };
 
 const TIME: Style = Style::new().dimmed();
@@ -35,12 +43,28 @@ const PLAYER: Style = Style::new().bold();
 /// Arguments of `herald tail`.
 #[derive(Debug, Args)]
 pub struct Tail {
-    /// Where to start: earliest, latest, or a cursor.
-    #[arg(long, value_name = "earliest|latest|CURSOR", default_value = "latest")]
+    /// Where to start: earliest, latest, behind a cursor, at a time such as
+    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m or 2h (by this machine's clock).
+    #[arg(long, value_name = "earliest|latest|CURSOR|TIME", default_value = "latest")]
     from: From,
+    /// What to do when retention has removed events behind the cursor, at the start or
+    /// after a reconnect: give up, or tell the gap and go on from the oldest event there
+    /// is, or from the end.
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    if_expired: IfExpired,
+    /// Start behind the cursor in this file, at --from when there is no file yet, and keep
+    /// in it the cursor behind what was written to stdout: about once a second, and at the
+    /// end. A crash may repeat events and loses none. What goes into a pipe counts as
+    /// written; when the reader of the pipe goes away the file stays as it was.
+    #[arg(long, value_name = "PATH")]
+    cursor_file: Option<PathBuf>,
     /// End once everything has come that the log held at the start.
     #[arg(long)]
     until_caught_up: bool,
+    /// Print all events at the end, by the time that the log took them, over all
+    /// partitions (then by partition and offset). At most 256 MiB of them are kept.
+    #[arg(long, requires = "until_caught_up", conflicts_with = "max_events")]
+    sorted: bool,
     /// End after so many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     max_events: Option<i64>,
@@ -66,43 +90,39 @@ pub struct Tail {
     remote: Remote,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum From {
+/// What becomes of a tail whose place retention has removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IfExpired {
+    /// It ends.
+    Fail,
+    /// It goes on from the oldest event.
     Earliest,
+    /// It goes on from the end.
     Latest,
-    Cursor(String),
-}
-
-impl FromStr for From {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "earliest" => Self::Earliest,
-            "latest" => Self::Latest,
-            cursor => Self::Cursor(cursor.to_owned()),
-        })
-    }
 }
 
 impl Tail {
-    fn request(&self) -> StreamEventsRequest {
+    fn request(&self, stored: Option<String>) -> StreamEventsRequest {
         let filter = EventFilter {
             event_types: self.types.clone(),
             player_ids: self.players.clone(),
             guild_ids: self.guilds.clone(),
         };
+        let expired_cursor_policy = match self.if_expired {
+            IfExpired::Fail => ExpiredCursorPolicy::Fail,
+            IfExpired::Earliest => ExpiredCursorPolicy::Earliest,
+            IfExpired::Latest => ExpiredCursorPolicy::Latest,
+        };
         StreamEventsRequest {
-            start: Some(match &self.from {
-                From::Earliest => Start::StartPosition(StartPosition::Earliest.into()),
-                From::Latest => Start::StartPosition(StartPosition::Latest.into()),
-                From::Cursor(cursor) => Start::AfterCursor(cursor.clone()),
+            start: Some(match stored {
+                Some(cursor) => Start::AfterCursor(cursor),
+                None => self.from.start(Clock::System.now()),
             }),
             filter: (filter != EventFilter::default()).then_some(filter),
             heartbeat_interval: self.heartbeat.and_then(|interval| interval.try_into().ok()),
             max_events: self.max_events.unwrap_or(0),
             stop_when_caught_up: self.until_caught_up,
-            expired_cursor_policy: ExpiredCursorPolicy::Fail.into(),
+            expired_cursor_policy: expired_cursor_policy.into(),
             include_origin: self.include_origin,
         }
     }
@@ -110,71 +130,129 @@ impl Tail {
     /// Shows events until there are no more or a signal comes.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         output.color(self.color);
-        let client = self.remote.connect().await?;
-        let mut tail = tail::Tail::new(client, self.request());
-        let result = self.show(&mut tail, output).await;
-        // Told also after an error, so that nobody has to start over; but not when
-        // the position is lost, nor when nobody reads the events, as it is not
-        // known which of them were read.
-        let useless = |error| matches!(Exit::of(error), Exit::Done | Exit::PositionLost);
-        let useless = result.as_ref().is_err_and(useless);
-        if let Some(cursor) = tail.cursor().filter(|_| !useless) {
-            output.note(&format!("resume with: --from {}", words::printable(cursor)));
+        let file = self.cursor_file.as_ref().map(CursorFile::open).transpose()?;
+        let mut place = Place::new(file);
+        let request = self.request(place.stored()?);
+        if let Some(Start::AfterCursor(cursor)) = &request.start {
+            place.starts_behind(cursor.clone());
         }
-        result
+        let client = self.remote.connect().await?;
+        let mut tail = tail::Tail::new(client, request);
+        let result = self.show(&mut tail, &mut place, output).await;
+        // When nobody reads the events any more it is not known which of them were read.
+        if result.as_ref().is_err_and(|error| error.is::<StdoutError>()) {
+            return result;
+        }
+        let saved = place.save(output);
+        self.say_how_to_go_on(&result, &place, output);
+        result.and_then(|exit| saved.map(|()| exit))
+    }
+
+    /// Also after an error, so that nobody has to start over.
+    fn say_how_to_go_on(&self, result: &anyhow::Result<Exit>, place: &Place, output: &mut Output) {
+        let error = result.as_ref().err().and_then(|error| error.downcast_ref::<ClientError>());
+        let refused = error.is_some_and(|error| {
+            error.reason() == Some(reason::CURSOR_MALFORMED)
+                || result.as_ref().is_err_and(|error| Exit::of(error) == Exit::PositionLost)
+        });
+        match (place.file(), place.cursor()) {
+            (Some(file), Some(_)) if refused => output.note(&format!(
+                "the server does not take the cursor in {}; to start anew at --from, remove the \
+                 file",
+                words::printable(&file.path().display().to_string())
+            )),
+            (None, Some(cursor)) if !refused => {
+                output.note(&format!("resume with: --from {}", words::printable(cursor)));
+            }
+            _ => {}
+        }
     }
 
     async fn show(
         &self,
-        tail: &mut tail::Tail<Client>,
+        tail: &mut tail::Tail,
+        place: &mut Place,
         output: &mut Output,
     ) -> anyhow::Result<Exit> {
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
         let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
         let mut reader_gone = pin!(reader_gone());
+        let mut sorted = self.sorted.then(Sorted::default);
+        let mut newest = None;
         loop {
-            let item = tokio::select! {
+            let mut item = tokio::select! {
                 () = &mut reader_gone => return Err(StdoutError::reader_is_gone_now().into()),
+                () = place.due() => {
+                    place.save(output)?;
+                    continue;
+                }
                 item = tail.next() => item,
                 _ = interrupted.recv() => return Ok(Exit::Interrupted),
                 _ = terminated.recv() => return Ok(Exit::Terminated),
             };
-            match item {
-                None => return Ok(Exit::Done),
-                Some(Ok(Item::Message(response))) => self.message(response, output)?,
-                Some(Ok(Item::Reconnecting { delay, cause })) => {
-                    output.note(&reconnecting(delay, &cause));
+            // All events that came together, without a look at the signals: they are there
+            // already, and only behind the last of them is there a cursor.
+            let cursor = loop {
+                let Some(next) = item else {
+                    for line in sorted.into_iter().flat_map(Sorted::into_lines) {
+                        output.line(line)?;
+                    }
+                    output.flush()?;
+                    newest.into_iter().for_each(|cursor| place.reached(cursor));
+                    return Ok(Exit::Done);
+                };
+                let tail::Item { news, cursor } = next?;
+                let more = cursor.is_none() && matches!(news, News::Event(_));
+                self.tell(news, &mut sorted, output)?;
+                if !more {
+                    break cursor;
                 }
-                Some(Err(error)) => return Err(error.into()),
+                item = tail.next().await;
+            };
+            if sorted.is_some() {
+                newest = cursor.or(newest);
+            } else if let Some(cursor) = cursor {
+                output.flush()?;
+                place.reached(cursor);
             }
         }
     }
 
-    fn message(&self, response: Response, output: &mut Output) -> anyhow::Result<()> {
-        match response {
-            Response::Batch(batch) => {
-                for event in &batch.events {
-                    if self.remote.json {
-                        output.line(json::canonical("DeliveredEvent", event)?)?;
-                    } else {
-                        let line = line(event, output);
-                        output.line(line)?;
+    fn tell(
+        &self,
+        news: News,
+        sorted: &mut Option<Sorted>,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        match news {
+            News::Event(event) => {
+                let line = if self.remote.json {
+                    json::canonical("DeliveredEvent", &event)?
+                } else {
+                    line(&event, output)
+                };
+                match sorted {
+                    Some(sorted) => {
+                        let time = event.append_time.unwrap_or_default();
+                        let place = (time.seconds, time.nanos, event.partition, event.offset);
+                        sorted.push(place, line)?;
                     }
+                    None => output.line(line)?,
                 }
-                output.flush()?;
             }
-            Response::CaughtUp(caught_up) => {
-                for end in &caught_up.end_offsets {
+            News::CaughtUp(CaughtUp { end_offsets }) => {
+                for end in &end_offsets {
                     output.note(&format!(
                         "caught up: partition {} at offset {}",
                         end.partition, end.offset
                     ));
                 }
             }
-            Response::FellBehind(_) => output.note("fell behind, reading on from the log"),
-            Response::Gap(gap) => output.note(&gap_in_words(&gap)),
-            Response::Closing(closing) => output.note(&closing_in_words(&closing)),
-            Response::Opened(_) | Response::Heartbeat(_) => {}
+            News::FellBehind => output.note("fell behind, reading on from the log"),
+            News::Gap(gap) => output.note(&gap_in_words(&gap)),
+            News::Closing(closing) => output.note(&closing_in_words(&closing)),
+            News::Reconnecting { delay, cause } => output.note(&reconnecting(delay, &cause)),
+            _ => {}
         }
         Ok(())
     }
@@ -265,16 +343,5 @@ mod tests {
         );
         output.color(Color::Always);
         assert!(line(&delivered, &output).contains("\u{1b}[1m\"eve"));
-    }
-
-    #[test]
-    fn a_start_is_an_end_of_the_log_or_a_cursor() {
-        for (text, from) in [
-            ("earliest", From::Earliest),
-            ("latest", From::Latest),
-            ("AbC", From::Cursor("AbC".to_owned())),
-        ] {
-            assert_eq!(text.parse(), Ok(from));
-        }
     }
 }
