@@ -21,6 +21,7 @@
 mod cursor;
 mod filter;
 mod hub;
+mod invariants;
 mod poll;
 mod reader;
 mod tail;

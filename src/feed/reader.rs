@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::hub::{Batch, FeedEvent, Found, Join};
-use super::{Feed, FeedError, Place, partition_offsets, proto_offset, proto_partition};
+use super::{Feed, FeedError, Place, invariants, partition_offsets, proto_offset, proto_partition};
 use crate::clock::Timestamp;
 use crate::event_log::{LogId, LogReader, Position, ReadError, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
@@ -296,6 +296,7 @@ impl Reader {
             // In an earlier batch; what is left of that one must not be passed over.
             return;
         }
+        debug_assert!(invariants::follows_on(&self.position, &batch.before));
         for trimmed in &batch.trimmed {
             self.pass_trimmed(*trimmed, events);
         }
@@ -330,6 +331,7 @@ impl Reader {
     }
 
     fn pass(&mut self, record: &Record) {
+        debug_assert!(invariants::in_order(&self.position, record.partition, record.offset));
         self.position.set(record.partition, record.offset + 1);
         self.time = self.time.max(record.append_time);
     }
@@ -344,8 +346,10 @@ impl Reader {
     /// Moves the position to the end of what is missing, and says so.
     fn skip(&mut self, reason: proto::GapReason, missed: Trimmed) {
         let from = self.position.get(missed.partition);
+        let count = missed.to.saturating_sub(from);
+        debug_assert!(invariants::gap_accounts(from, count, missed.to));
         self.position.set(missed.partition, missed.to);
-        self.say_gap(reason, missed.partition, missed.to - from);
+        self.say_gap(reason, missed.partition, count);
     }
 
     fn delivered_event(&self, record: &Record, found: &FeedEvent) -> proto::DeliveredEvent {
@@ -410,6 +414,7 @@ impl Reader {
 
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
+        debug_assert!(invariants::never_back(&self.setup.start, &self.position));
         let cursor = Cursor::of(self.setup.log, &self.position, self.time);
         self.due.push_back((cursor, response));
     }
