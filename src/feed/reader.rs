@@ -161,9 +161,10 @@ impl Reader {
     }
 
     /// Whether it has come to the end that the log had when it was opened, or had when it
-    /// fell behind.
+    /// fell behind, and has said all that lies before it.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.target.is_none()
+        let is_said = |(_, due): &(String, Response)| matches!(due, Response::CaughtUp(_));
+        self.target.is_none() && self.due.iter().all(is_said)
     }
 
     /// The cursor behind everything that was delivered or passed over.
