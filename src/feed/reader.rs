@@ -206,8 +206,12 @@ impl Reader {
                 self.state = State::Live(next);
                 return Ok(());
             }
-            Join::Replaced => return Err(ReadError::Replaced.into()),
-            Join::Behind => {}
+            // Which of the two is the older one, only the log can tell: a stream may be opened
+            // before the tail has noticed that there is another.
+            Join::Replaced if shared.log.bounds().await?.log != self.setup.log => {
+                return Err(ReadError::Replaced.into());
+            }
+            Join::Replaced | Join::Behind => {}
         }
         let next_look = self.next_look();
         let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
@@ -393,9 +397,12 @@ impl Reader {
 
     fn heartbeat(&mut self) {
         let shared = &self.setup.feed.shared;
+        let end = shared.hub.end();
+        let is_this = end.log == Some(self.setup.log);
         let heartbeat = proto::Heartbeat {
             server_time: Some(shared.clock.now().into()),
-            lag: proto_offset(self.position.distance_to(&shared.hub.end().position)),
+            // Offsets of another log say nothing about this one.
+            lag: if is_this { proto_offset(self.position.distance_to(&end.position)) } else { 0 },
         };
         self.say(Response::Heartbeat(heartbeat));
     }
