@@ -22,6 +22,8 @@ mod cursor;
 mod filter;
 mod hub;
 mod invariants;
+#[cfg(test)]
+mod model_tests;
 mod poll;
 mod reader;
 mod tail;
