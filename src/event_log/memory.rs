@@ -35,7 +35,8 @@ pub(crate) struct MemoryLog {
 
 struct Shared {
     log: LogId,
-    partitions: Vec<(Offset, Vec<Record>)>,
+    /// The start of each, and what is at each offset from there on, if anything is.
+    partitions: Vec<(Offset, Vec<Option<Record>>)>,
     mood: Mood,
     kept_back: Vec<Ack>,
 }
@@ -55,6 +56,11 @@ impl MemoryLog {
         })
     }
 
+    /// Which log it is now.
+    pub fn id(&self) -> LogId {
+        self.shared.lock().unwrap().log
+    }
+
     pub fn set_mood(&self, mood: Mood) {
         self.shared.lock().unwrap().mood = mood;
     }
@@ -65,6 +71,13 @@ impl MemoryLog {
         let appended = shared.append(partition, None, value.into());
         self.publish(&shared);
         appended
+    }
+
+    /// Takes an offset for no record, as Kafka does for the end of a transaction.
+    pub fn leave_out(&self, partition: u32) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.partitions[partition as usize].1.push(None);
+        self.publish(&shared);
     }
 
     /// Removes the records before an offset.
@@ -83,10 +96,19 @@ impl MemoryLog {
         self.publish(&shared);
     }
 
+    /// Adds a partition, and returns its number.
+    pub fn add_partition(&self) -> u32 {
+        let mut shared = self.shared.lock().unwrap();
+        shared.partitions.push((0, Vec::new()));
+        self.publish(&shared);
+        u32::try_from(shared.partitions.len() - 1).unwrap()
+    }
+
     /// All values of a partition.
     pub fn values(&self, partition: u32) -> Vec<bytes::Bytes> {
         let shared = self.shared.lock().unwrap();
-        shared.partitions[partition as usize].1.iter().map(|record| record.value.clone()).collect()
+        let records = shared.partitions[partition as usize].1.iter().flatten();
+        records.map(|record| record.value.clone()).collect()
     }
 
     fn publish(&self, shared: &Shared) {
@@ -103,10 +125,13 @@ impl Shared {
     ) -> Appended {
         let (start, records) = &mut self.partitions[partition as usize];
         let offset = *start + records.len() as u64;
-        // A clock of its own that ticks with every record.
-        let append_time = Timestamp::from_millis(i64::try_from(offset).unwrap() + 1);
-        records.push(Record { partition, offset, append_time, key, value });
+        let append_time = time_of(offset);
+        records.push(Some(Record { partition, offset, append_time, key, value }));
         Appended { log: self.log, partition, offset, append_time }
+    }
+
+    fn is(&self, log: LogId) -> Result<(), ReadError> {
+        if self.log == log { Ok(()) } else { Err(ReadError::Replaced) }
     }
 
     fn start(&self) -> Position {
@@ -116,6 +141,11 @@ impl Shared {
     fn end(&self) -> Position {
         self.partitions.iter().map(|(start, records)| *start + records.len() as u64).collect()
     }
+}
+
+/// The log's clock ticks with every offset.
+fn time_of(offset: Offset) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(offset).unwrap() + 1)
 }
 
 impl EventLog for MemoryLog {
@@ -148,22 +178,24 @@ impl EventLog for MemoryLog {
         log: LogId,
         from: Position,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
+        let is_this = self.shared.lock().unwrap().is(log);
         let shared = Arc::clone(&self.shared);
         let reader = Reader { log, shared, end: self.end.subscribe(), position: from };
-        async move { Ok(Box::new(reader) as Box<dyn LogReader>) }.boxed()
+        async move { is_this.map(|()| Box::new(reader) as Box<dyn LogReader>) }.boxed()
     }
 
     fn position_at(
         &self,
-        _log: LogId,
+        log: LogId,
         time: Timestamp,
     ) -> BoxFuture<'_, Result<Position, ReadError>> {
         let shared = self.shared.lock().unwrap();
         let position = shared.partitions.iter().map(|(start, records)| {
-            *start + records.iter().take_while(|record| record.append_time < time).count() as u64
+            let offsets = (*start..).zip(records);
+            *start + offsets.take_while(|(offset, _)| time_of(*offset) < time).count() as u64
         });
-        let position = position.collect();
-        async move { Ok(position) }.boxed()
+        let position = shared.is(log).map(|()| position.collect());
+        async move { position }.boxed()
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -194,13 +226,17 @@ impl Reader {
                 self.position.set(partition, *start);
             }
             let skip = self.position.get(partition) - start;
-            for record in kept.iter().skip(usize::try_from(skip).unwrap()) {
+            for (record, offset) in kept.iter().zip(*start..).skip(usize::try_from(skip).unwrap()) {
+                let Some(record) = record else {
+                    self.position.set(partition, offset + 1);
+                    continue;
+                };
                 bytes += record.value.len();
                 let full = records.len() >= limits.records || bytes > limits.bytes;
                 if full && !records.is_empty() {
                     break;
                 }
-                self.position.set(partition, record.offset + 1);
+                self.position.set(partition, offset + 1);
                 records.push(record.clone());
             }
         }
@@ -216,8 +252,9 @@ impl LogReader for Reader {
                 if self.shared.lock().unwrap().log != self.log {
                     return Err(ReadError::Replaced);
                 }
+                let before = self.position.clone();
                 let batch = self.read(limits);
-                if !batch.records.is_empty() || !batch.trimmed.is_empty() {
+                if batch.position != before {
                     return Ok(batch);
                 }
                 if self.end.changed().await.is_err() {

@@ -21,6 +21,9 @@
 mod cursor;
 mod filter;
 mod hub;
+mod invariants;
+#[cfg(test)]
+mod model_tests;
 mod poll;
 mod reader;
 mod tail;
@@ -360,11 +363,11 @@ impl Shared {
             }
             Some(Asked::StartTime(time)) => {
                 let time = not_before(time);
-                let mut position = self.log.position_at(bounds.log, time).await?;
-                for (partition, end) in bounds.end.iter() {
-                    // What has come since the end was read is later than that.
-                    position.set(partition, position.get(partition).min(end));
-                }
+                let found = self.log.position_at(bounds.log, time).await?;
+                // What has come since the end was read is later than that, also in partitions
+                // that were not there yet: those are read from their start.
+                let ends = bounds.end.iter();
+                let position = ends.map(|(partition, end)| found.get(partition).min(end)).collect();
                 (position, Vec::new(), time.min(self.clock.now()), bounds)
             }
             Some(Asked::StartPosition(position))

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::hub::{Batch, FeedEvent, Found, Join};
-use super::{Feed, FeedError, Place, partition_offsets, proto_offset, proto_partition};
+use super::{Feed, FeedError, Place, invariants, partition_offsets, proto_offset, proto_partition};
 use crate::clock::Timestamp;
 use crate::event_log::{LogId, LogReader, Position, ReadError, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
@@ -161,9 +161,10 @@ impl Reader {
     }
 
     /// Whether it has come to the end that the log had when it was opened, or had when it
-    /// fell behind.
+    /// fell behind, and has said all that lies before it.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.target.is_none()
+        let is_said = |(_, due): &(String, Response)| matches!(due, Response::CaughtUp(_));
+        self.target.is_none() && self.due.iter().all(is_said)
     }
 
     /// The cursor behind everything that was delivered or passed over.
@@ -205,8 +206,12 @@ impl Reader {
                 self.state = State::Live(next);
                 return Ok(());
             }
-            Join::Replaced => return Err(ReadError::Replaced.into()),
-            Join::Behind => {}
+            // Which of the two is the older one, only the log can tell: a stream may be opened
+            // before the tail has noticed that there is another.
+            Join::Replaced if shared.log.bounds().await?.log != self.setup.log => {
+                return Err(ReadError::Replaced.into());
+            }
+            Join::Replaced | Join::Behind => {}
         }
         let next_look = self.next_look();
         let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
@@ -296,6 +301,7 @@ impl Reader {
             // In an earlier batch; what is left of that one must not be passed over.
             return;
         }
+        debug_assert!(invariants::follows_on(&self.position, &batch.before));
         for trimmed in &batch.trimmed {
             self.pass_trimmed(*trimmed, events);
         }
@@ -330,6 +336,7 @@ impl Reader {
     }
 
     fn pass(&mut self, record: &Record) {
+        debug_assert!(invariants::in_order(&self.position, record.partition, record.offset));
         self.position.set(record.partition, record.offset + 1);
         self.time = self.time.max(record.append_time);
     }
@@ -344,8 +351,10 @@ impl Reader {
     /// Moves the position to the end of what is missing, and says so.
     fn skip(&mut self, reason: proto::GapReason, missed: Trimmed) {
         let from = self.position.get(missed.partition);
+        let count = missed.to.saturating_sub(from);
+        debug_assert!(invariants::gap_accounts(from, count, missed.to));
         self.position.set(missed.partition, missed.to);
-        self.say_gap(reason, missed.partition, missed.to - from);
+        self.say_gap(reason, missed.partition, count);
     }
 
     fn delivered_event(&self, record: &Record, found: &FeedEvent) -> proto::DeliveredEvent {
@@ -388,9 +397,12 @@ impl Reader {
 
     fn heartbeat(&mut self) {
         let shared = &self.setup.feed.shared;
+        let end = shared.hub.end();
+        let is_this = end.log == Some(self.setup.log);
         let heartbeat = proto::Heartbeat {
             server_time: Some(shared.clock.now().into()),
-            lag: proto_offset(self.position.distance_to(&shared.hub.end().position)),
+            // Offsets of another log say nothing about this one.
+            lag: if is_this { proto_offset(self.position.distance_to(&end.position)) } else { 0 },
         };
         self.say(Response::Heartbeat(heartbeat));
     }
@@ -410,6 +422,7 @@ impl Reader {
 
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
+        debug_assert!(invariants::never_back(&self.setup.start, &self.position));
         let cursor = Cursor::of(self.setup.log, &self.position, self.time);
         self.due.push_back((cursor, response));
     }
