@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use herald::proto::stream_events_response::Response;
 use herald::proto::{
-    ClosingReason, DeliveredEvent, EventFilter, GetFeedRequest, JoinGuildRequest,
-    StreamEventsRequest, StreamEventsResponse,
+    ClosingReason, DeliveredEvent, EventFilter, ExpiredCursorPolicy, GapReason, GetFeedRequest,
+    JoinGuildRequest, PollEventsRequest, StartPosition, StreamEventsRequest, StreamEventsResponse,
+    poll_events_request, stream_events_request,
 };
 use tonic::{Code, Streaming};
 
@@ -267,8 +268,11 @@ async fn the_deadline_of_a_stream_ends_it_with_a_reason() {
     let mut request = tonic::Request::new(StreamEventsRequest::default());
     // Sent as a header alone, so that the client's own timer does not come first.
     request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
-    let stream = server.feed().await.stream_events(request).await.unwrap().into_inner();
-    let status = rest(stream).await.unwrap_err();
+    // It may come while the stream is being opened.
+    let status = match server.feed().await.stream_events(request).await {
+        Ok(stream) => rest(stream.into_inner()).await.unwrap_err(),
+        Err(status) => status,
+    };
     assert_eq!(
         (status.code(), reason(&status).as_str()),
         (Code::DeadlineExceeded, "STREAM_DEADLINE")
@@ -305,8 +309,106 @@ async fn what_retention_has_removed_is_told_with_cursors_that_are_good() {
     feed.stream_events(StreamEventsRequest { start, ..Default::default() }).await.unwrap();
     // The earliest one may itself have expired by now, but it is a cursor of this feed.
     let start = after(&metadata["earliest_cursor"]);
+    // Who would rather go on is told what is missing.
+    let request = StreamEventsRequest {
+        start: after(&oldest),
+        expired_cursor_policy: ExpiredCursorPolicy::Latest.into(),
+        ..Default::default()
+    };
+    let mut stream = feed.stream_events(request).await.unwrap().into_inner();
+    let opened = message(&mut stream).await;
+    assert!(matches!(opened.response, Some(Response::Opened(_))), "{opened:?}");
+    let Some(Response::Gap(gap)) = message(&mut stream).await.response else {
+        panic!("the gap comes next")
+    };
+    assert_eq!(gap.reason(), GapReason::Skipped);
+    assert!(gap.missed_records > 0, "{gap:?}");
     match feed.stream_events(StreamEventsRequest { start, ..Default::default() }).await {
         Ok(_) => {}
         Err(status) => assert_eq!(reason(&status), "CURSOR_EXPIRED"),
     }
+}
+
+#[tokio::test]
+async fn polls_page_through_the_feed_and_wait_for_what_comes() {
+    let server = TestServer::start(&["--key-partitions=3"]).await;
+    buy(&server, 10, 60).await;
+    let mut feed = server.feed().await;
+    let mut request = PollEventsRequest {
+        start: Some(poll_events_request::Start::StartPosition(StartPosition::Earliest.into())),
+        max_wait: Some(prost_types::Duration::default()),
+        max_events: 100,
+        ..Default::default()
+    };
+    let mut events = Vec::new();
+    loop {
+        let answer = feed.poll_events(request.clone()).await.unwrap().into_inner();
+        assert!(answer.events.len() <= 100);
+        let is_all = answer.caught_up && answer.events.is_empty();
+        events.extend(answer.events);
+        request.start = Some(poll_events_request::Start::AfterCursor(answer.cursor));
+        if is_all {
+            break;
+        }
+    }
+    assert_whole(&events, 600);
+
+    // One that waits is answered by the event that it waits for.
+    request.max_wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let mut waiting = feed.clone();
+    let (answer, ()) = tokio::join!(waiting.poll_events(request.clone()), buy(&server, 1, 1));
+    assert_eq!(answer.unwrap().into_inner().events.len(), 1);
+
+    request.max_events = -1;
+    let status = feed.poll_events(request).await.unwrap_err();
+    assert_eq!((status.code(), &*reason(&status)), (Code::InvalidArgument, "VALIDATION_FAILED"));
+}
+
+#[tokio::test]
+async fn a_start_time_is_the_append_time_of_the_first_event() {
+    let server = TestServer::start(&["--key-partitions=3"]).await;
+    buy(&server, 10, 3).await;
+    let mut feed = server.feed().await;
+    let request =
+        StreamEventsRequest { start: EARLIEST, stop_when_caught_up: true, ..Default::default() };
+    let all =
+        events_of(rest(feed.stream_events(request).await.unwrap().into_inner()).await.unwrap());
+    let time = |event: &DeliveredEvent| {
+        let time = event.append_time.unwrap();
+        (time.seconds, time.nanos)
+    };
+    let mut times: Vec<_> = all.iter().map(time).collect();
+    times.sort_unstable();
+    let from = times[times.len() / 2];
+    let request = StreamEventsRequest {
+        start: Some(stream_events_request::Start::StartTime(prost_types::Timestamp {
+            seconds: from.0,
+            nanos: from.1,
+        })),
+        stop_when_caught_up: true,
+        ..Default::default()
+    };
+    let found =
+        events_of(rest(feed.stream_events(request).await.unwrap().into_inner()).await.unwrap());
+    let mut expected: Vec<_> = all.iter().filter(|event| time(event) >= from).cloned().collect();
+    let mut found = found;
+    let place = |event: &DeliveredEvent| (event.partition, event.offset);
+    expected.sort_unstable_by_key(place);
+    found.sort_unstable_by_key(place);
+    assert_eq!(places(&found), places(&expected));
+}
+
+#[tokio::test]
+async fn an_old_stream_is_closed_and_says_that_it_can_be_resumed_at_once() {
+    let server = TestServer::start(&["--max-stream-age=1s"]).await;
+    let mut feed = server.feed().await;
+    let stream = feed.stream_events(StreamEventsRequest::default()).await.unwrap().into_inner();
+    let messages = tokio::time::timeout(PATIENCE, rest(stream)).await.unwrap().unwrap();
+    let last = messages.last().expect("it was opened");
+    let Some(Response::Closing(closing)) = &last.response else { panic!("{last:?}") };
+    assert_eq!(closing.reason(), ClosingReason::MaxAge);
+    assert!(closing.resumable);
+    assert_eq!(closing.reconnect_delay, Some(prost_types::Duration::default()));
+    let request = StreamEventsRequest { start: after(&last.cursor), ..Default::default() };
+    feed.stream_events(request).await.unwrap();
 }
