@@ -180,11 +180,13 @@ fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(sorted[middle], sorted[sorted.len() / 2]))
 }
 
-fn millis(micros: u64) -> String {
+/// Microseconds in words, as milliseconds.
+pub fn millis(micros: u64) -> String {
     format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
-fn micros(number: Option<f64>) -> String {
+/// A number of microseconds in words, if there is one.
+pub fn micros(number: Option<f64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"))
 }
 
