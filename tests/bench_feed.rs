@@ -73,3 +73,16 @@ fn what_cannot_be_opened_or_bought_is_a_failure() {
     let words = String::from_utf8_lossy(&item.stderr);
     assert!(words.contains("50 calls failed") && words.contains("InvalidArgument"), "{words}");
 }
+
+#[test]
+fn a_replay_of_the_embedded_log_reads_all_of_it_every_time() {
+    let report = report(&["replay", "--events=3000", "--rounds=2", "--json"]);
+    let targets = report["targets"].as_array().unwrap();
+    assert_eq!((targets.len(), &report["ratio"]), (1, &Value::Null));
+    let rounds = targets[0]["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(round["events"], 3000);
+        assert!(round["events_per_second"].as_f64().unwrap() > 0.0);
+    }
+}

@@ -7,15 +7,20 @@
 //!
 //! [`fanout`] measures the live feed: [`subscribers`] read it by [`stream`],
 //! [`deliveries`] knows who is to get what, [`fanout_report`] shows it.
+//! [`replay`] measures one subscriber that reads all that was ever written, which
+//! [`fill`] has done, beside [`consumer`], which only counts.
 
 mod child;
+mod consumer;
 mod deliveries;
 mod echo;
 mod fanout;
 mod fanout_report;
+mod fill;
 mod load;
 mod machine;
 mod payload;
+mod replay;
 mod report;
 mod stream;
 mod subscribers;
@@ -47,6 +52,10 @@ enum Command {
     /// Fails when an event was lost or came twice. The events stay in the server's
     /// log: use a server for it that nobody plays on, or --spawn.
     Fanout(fanout::Fanout),
+    /// Read everything as one subscriber; on Kafka beside a bare librdkafka consumer.
+    ///
+    /// Starts a server of its own for it.
+    Replay(replay::Replay),
     /// Serve PurchaseItem with plain tonic and write nothing: the yardstick.
     Echo(echo::Echo),
 }
@@ -57,6 +66,7 @@ impl Bench {
         match self.command {
             Command::Write(write) => super::block_on(write.run(output)),
             Command::Fanout(fanout) => super::block_on(fanout.run(output)),
+            Command::Replay(replay) => super::block_on(replay.run(output)),
             Command::Echo(echo) => echo.run(output),
         }
     }

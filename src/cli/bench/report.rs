@@ -173,7 +173,8 @@ fn ratio(first: &TargetReport, other: &TargetReport) -> Ratio {
     }
 }
 
-fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+/// The middle number, or what is between the two middles.
+pub fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<_> = numbers.collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len().checked_sub(1)? / 2;
