@@ -10,7 +10,7 @@ import running
 
 # Those that wait most come first.
 NAMES = ["cluster", "outage", "kafka_throughput", "kafka_kill9", "kafka_writes"]
-NAMES += ["writes", "kill9", "throughput"]
+NAMES += ["replay", "latency", "fanout", "writes", "kill9", "throughput"]
 
 # They mostly wait for a Kafka, so that two at a time take little longer than one.
 AT_A_TIME = 2

@@ -37,7 +37,11 @@ impl Child {
     /// Starts `herald serve` on a free port with an empty log of its own, and
     /// with `arguments` besides.
     pub fn serve(arguments: &[String]) -> anyhow::Result<Self> {
-        let directory = Directory::create()?;
+        Self::serve_from(Directory::create()?, arguments)
+    }
+
+    /// The same with the log in `directory`, unless `arguments` name another one.
+    pub fn serve_from(directory: Directory, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--data-dir"])
@@ -122,14 +126,20 @@ fn address_in(line: &str) -> Option<String> {
 
 /// A new directory among the system's temporary ones, removed when dropped.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    fn create() -> anyhow::Result<Self> {
+    /// An empty one.
+    pub fn create() -> anyhow::Result<Self> {
         let path: &Path = &std::env::temp_dir();
         let path = path.join(format!("herald-bench-{}", Uuid::new_v4()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 

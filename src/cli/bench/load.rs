@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::machine::cpu_time;
-use super::payload::{Call, Payload};
+use super::payload::{Call, PATH, Payload};
 use super::tally::{Receipts, Round, Tally};
 use super::wire;
 use crate::tasks::{Death, Tasks};
@@ -113,12 +113,12 @@ async fn run_over(
     }
     let mut connections = Vec::new();
     for _ in 0..load.connections.clamp(1, places) {
-        connections.push(wire::connect(&target.server, drivers).await?);
+        connections.push(wire::connect(&target.server, wire::STREAM_WINDOW_BYTES, drivers).await?);
     }
     let shared = Arc::new(Shared {
         load: load.clone(),
         payload: Payload::new(&load.item),
-        head: wire::head(&target.server)?,
+        head: wire::head(&target.server, PATH)?,
         places: u64::try_from(places).unwrap_or(u64::MAX),
         next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -296,7 +296,7 @@ fn deal(index: u64, places: u64, players: u64, made: u64) -> (u64, u64) {
 }
 
 /// A panic in a task is a bug that ends the round; the numbers are still whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

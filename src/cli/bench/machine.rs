@@ -57,6 +57,18 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     Some(TICK * ticks.next()?.checked_add(ticks.next()?)?)
 }
 
+/// The memory that a process has in use now (its resident set), in bytes.
+pub fn memory(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    parse_memory(&status).with_context(|| format!("{path} is of another form than known"))
+}
+
+fn parse_memory(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +78,12 @@ mod tests {
         let stat = "42 (a) 1 2 (b) S 1 42 42 0 -1 4194560 100 0 0 0 150 25 0 0 20 0 3 0 99";
         assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(1_750)));
         assert_eq!(parse_cpu_time("42 (x) S"), None);
+    }
+
+    #[test]
+    fn memory_is_what_is_resident() {
+        let status = "Name:\tx\nVmHWM:\t  900 kB\nVmRSS:\t    12 kB\nRssAnon:\t 5 kB\n";
+        assert_eq!(parse_memory(status), Some(12 * 1024));
+        assert_eq!(parse_memory("Name:\tx\n"), None);
     }
 }

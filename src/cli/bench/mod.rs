@@ -4,13 +4,26 @@
 //! [`write`] is the measurement, [`load`] one round of it over [`wire`],
 //! [`payload`] what is sent, [`tally`] what came of it, [`report`] how that is
 //! shown. [`echo`] is the yardstick: a bare tonic server that writes nothing.
+//!
+//! [`fanout`] measures the live feed: [`subscribers`] read it by [`stream`],
+//! [`deliveries`] knows who is to get what, [`fanout_report`] shows it.
+//! [`replay`] measures one subscriber that reads all that was ever written, which
+//! [`fill`] has done, beside [`consumer`], which only counts.
 
 mod child;
+mod consumer;
+mod deliveries;
 mod echo;
+mod fanout;
+mod fanout_report;
+mod fill;
 mod load;
 mod machine;
 mod payload;
+mod replay;
 mod report;
+mod stream;
+mod subscribers;
 mod tally;
 mod wire;
 mod write;
@@ -34,6 +47,15 @@ enum Command {
     /// The players and their purchases stay in the server's log: use a server
     /// for it that nobody plays on, or --spawn.
     Write(write::Write),
+    /// Deliver events to many subscribers, and measure what that costs and takes.
+    ///
+    /// Fails when an event was lost or came twice. The events stay in the server's
+    /// log: use a server for it that nobody plays on, or --spawn.
+    Fanout(fanout::Fanout),
+    /// Read everything as one subscriber; on Kafka beside a bare librdkafka consumer.
+    ///
+    /// Starts a server of its own for it.
+    Replay(replay::Replay),
     /// Serve PurchaseItem with plain tonic and write nothing: the yardstick.
     Echo(echo::Echo),
 }
@@ -43,6 +65,8 @@ impl Bench {
     pub fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         match self.command {
             Command::Write(write) => super::block_on(write.run(output)),
+            Command::Fanout(fanout) => super::block_on(fanout.run(output)),
+            Command::Replay(replay) => super::block_on(replay.run(output)),
             Command::Echo(echo) => echo.run(output),
         }
     }

@@ -22,6 +22,10 @@ pub const MOST_PLAYERS: u64 = 1_000_000;
 /// Of each message in gRPC: one byte of flags, four of length.
 pub const FRAME_HEADER_BYTES: usize = 5;
 
+/// Where the digits of "bench-xxxxxxxx-nnnnnn" are.
+const PLAYER_DIGITS_AT: usize = 15;
+const PLAYER_DIGITS: usize = 6;
+
 /// The tag of `quantity`, field 6 with a varint.
 const QUANTITY_TAG: u8 = 6 << 3;
 
@@ -90,6 +94,18 @@ impl Payload {
         format!("bench-{:08x}-{player:06}", u32::from_be_bytes([a, b, c, d]))
     }
 
+    /// Which player of this round has the id; none of others.
+    pub fn player(&self, id: &[u8]) -> Option<u64> {
+        let (beginning, digits) = id.split_at_checked(PLAYER_DIGITS_AT)?;
+        let own = &self.template[self.player_id_at..self.player_id_at + PLAYER_DIGITS_AT];
+        if beginning != own || digits.len() != PLAYER_DIGITS {
+            return None;
+        }
+        digits.iter().try_fold(0, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
+        })
+    }
+
     /// A call as one framed gRPC message.
     pub fn frame(&self, call: Call) -> Bytes {
         let quantity = call.quantity();
@@ -102,10 +118,9 @@ impl Payload {
         frame[1..FRAME_HEADER_BYTES].copy_from_slice(&message.to_be_bytes());
         let request_id = &mut frame[self.request_id_at..self.request_id_at + 36];
         self.request_id(call.number).hyphenated().encode_lower(request_id);
-        // The last six bytes of "bench-xxxxxxxx-nnnnnn".
-        let digits = self.player_id_at + 15;
+        let digits = self.player_id_at + PLAYER_DIGITS_AT;
         let mut rest = call.player;
-        for digit in frame[digits..digits + 6].iter_mut().rev() {
+        for digit in frame[digits..digits + PLAYER_DIGITS].iter_mut().rev() {
             *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
             rest /= 10;
         }
@@ -135,7 +150,10 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(request, expected);
+            assert_eq!(payload.player(expected.player_id.as_bytes()), Some(player));
+            assert_eq!(Payload::new("sword").player(expected.player_id.as_bytes()), None);
         }
+        assert_eq!(payload.player(b"alice"), None);
         let again = Call { number: 1, player: 1, sequence: LARGEST_QUANTITY + 1 };
         assert_eq!(again.quantity(), 1);
     }

@@ -173,18 +173,21 @@ fn ratio(first: &TargetReport, other: &TargetReport) -> Ratio {
     }
 }
 
-fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+/// The middle number, or what is between the two middles.
+pub fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<_> = numbers.collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len().checked_sub(1)? / 2;
     Some(f64::midpoint(sorted[middle], sorted[sorted.len() / 2]))
 }
 
-fn millis(micros: u64) -> String {
+/// Microseconds in words, as milliseconds.
+pub fn millis(micros: u64) -> String {
     format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
-fn micros(number: Option<f64>) -> String {
+/// A number of microseconds in words, if there is one.
+pub fn micros(number: Option<f64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"))
 }
 

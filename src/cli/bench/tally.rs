@@ -43,8 +43,7 @@ impl Tally {
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             clock_runs: false,
-            latencies: Histogram::new_with_bounds(1, LONGEST_LATENCY_MICROS, LATENCY_DIGITS)
-                .context("cannot make a histogram")?,
+            latencies: latencies()?,
             acknowledged: 0,
             failed: BTreeMap::new(),
             first_failure: None,
@@ -88,7 +87,7 @@ impl Tally {
 }
 
 /// How long calls took, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "percentiles")]
 pub struct Latency {
     pub p50: u64,
@@ -98,8 +97,15 @@ pub struct Latency {
     pub max: u64,
 }
 
+/// An empty histogram of latencies in microseconds.
+pub fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LONGEST_LATENCY_MICROS, LATENCY_DIGITS)
+        .context("cannot make a histogram")
+}
+
 impl Latency {
-    fn of(latencies: &Histogram<u64>) -> Self {
+    /// The percentiles of a histogram.
+    pub fn of(latencies: &Histogram<u64>) -> Self {
         let at = |quantile| latencies.value_at_quantile(quantile);
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: latencies.max() }
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
 use h2::client::{Builder, SendRequest};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::payload::{FRAME_HEADER_BYTES, PATH};
-use crate::cli::exit::Unreached;
+use super::payload::FRAME_HEADER_BYTES;
+use crate::cli::exit::{Unreached, UsageError};
 use crate::tasks::{Death, Tasks};
 
 /// How long a connection may take; the server is near.
@@ -23,15 +24,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// The same of one call.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// The largest answer taken: receipts are far smaller.
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Why a call was not acknowledged.
-#[derive(Debug)]
+/// Why a call was not acknowledged, or a stream has ended.
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The server answered with an error.
+    #[error("{code}: {message}")]
     Refused {
         /// The gRPC code, or what stands in its place.
         code: String,
@@ -39,18 +41,33 @@ pub enum Failure {
         message: String,
     },
     /// The connection is gone.
+    #[error("connection lost: {0}")]
     Broken(String),
 }
 
-/// Connects and leaves the connection to `drivers`, which end it.
-pub async fn connect(server: &Uri, drivers: &Tasks) -> anyhow::Result<SendRequest<Bytes>> {
+/// The address of a server, as it is given on the command line.
+pub fn address(text: &str) -> anyhow::Result<Uri> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Option<Uri> = url.parse().ok();
+    uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()).ok_or_else(|| {
+        UsageError(format!("{text} is no server address, write it like http://host:50051")).into()
+    })
+}
+
+/// Connects and leaves the connection to `drivers`, which end it. The server may send
+/// `stream_window` bytes on each call before it is told that they were read.
+pub async fn connect(
+    server: &Uri,
+    stream_window: u32,
+    drivers: &Tasks,
+) -> anyhow::Result<SendRequest<Bytes>> {
     let host = server.host().context("the address has no host")?.trim_matches(['[', ']']);
     let port = server.port_u16().unwrap_or(80);
     let connecting = async {
         let socket = TcpStream::connect((host, port)).await?;
         socket.set_nodelay(true)?;
         let handshake = Builder::new()
-            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_window_size(stream_window)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake::<_, Bytes>(socket)
             .await?;
@@ -69,10 +86,10 @@ pub async fn connect(server: &Uri, drivers: &Tasks) -> anyhow::Result<SendReques
     Ok(send)
 }
 
-/// The head that all calls share.
-pub fn head(server: &Uri) -> anyhow::Result<Request<()>> {
+/// The head that all calls of one method share.
+pub fn head(server: &Uri, path: &str) -> anyhow::Result<Request<()>> {
     let authority = server.authority().context("the address has no host")?;
-    let request = Request::post(format!("http://{authority}{PATH}"))
+    let request = Request::post(format!("http://{authority}{path}"))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
         .header(USER_AGENT, concat!("herald-bench/", env!("CARGO_PKG_VERSION")));
@@ -85,13 +102,7 @@ pub async fn call(
     head: Request<()>,
     frame: Bytes,
 ) -> Result<Bytes, Failure> {
-    poll_fn(|context| send.poll_ready(context)).await?;
-    let (answer, mut body) = send.send_request(head, false)?;
-    body.send_data(frame, true)?;
-    let (head, mut body) = answer.await?.into_parts();
-    if head.status != StatusCode::OK {
-        return Err(Failure::refused(format!("HTTP {}", head.status.as_u16())));
-    }
+    let (headers, mut body) = begin(send, head, frame).await?;
     let mut message = Bytes::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
@@ -109,8 +120,49 @@ pub async fn call(
     }
     // A call without a message has its status in the head.
     let trailers = body.trailers().await?;
-    check(trailers.as_ref().unwrap_or(&head.headers))?;
+    check(trailers.as_ref().unwrap_or(&headers))?;
     unframe(message).ok_or_else(|| Failure::refused("answer without a message".to_owned()))
+}
+
+/// Makes one call that is answered with a stream, and returns that.
+pub async fn open(
+    send: &mut SendRequest<Bytes>,
+    head: Request<()>,
+    frame: Bytes,
+) -> Result<RecvStream, Failure> {
+    let (headers, body) = begin(send, head, frame).await?;
+    if headers.contains_key("grpc-status") {
+        check(&headers)?;
+    }
+    Ok(body)
+}
+
+/// What comes next on a stream; none at its end, when that is a success.
+pub async fn next_chunk(body: &mut RecvStream) -> Result<Option<Bytes>, Failure> {
+    if let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        // Cannot fail for what was just received.
+        let _ = body.flow_control().release_capacity(chunk.len());
+        return Ok(Some(chunk));
+    }
+    check(&body.trailers().await?.unwrap_or_default())?;
+    Ok(None)
+}
+
+/// Sends a call and returns what its answer begins with.
+async fn begin(
+    send: &mut SendRequest<Bytes>,
+    head: Request<()>,
+    frame: Bytes,
+) -> Result<(HeaderMap, RecvStream), Failure> {
+    poll_fn(|context| send.poll_ready(context)).await?;
+    let (answer, mut body) = send.send_request(head, false)?;
+    body.send_data(frame, true)?;
+    let (head, body) = answer.await?.into_parts();
+    if head.status != StatusCode::OK {
+        return Err(Failure::refused(format!("HTTP {}", head.status.as_u16())));
+    }
+    Ok((head.headers, body))
 }
 
 fn check(trailers: &HeaderMap) -> Result<(), Failure> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use http::Uri;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +15,8 @@ use super::load::{self, Length, Load, Target};
 use super::payload::MOST_PLAYERS;
 use super::report::{Report, TargetReport};
 use super::tally::Receipts;
-use crate::cli::exit::{Exit, UsageError};
+use super::wire;
+use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::remote::Server;
 use crate::cli::words::printable;
@@ -111,7 +111,7 @@ struct Entry {
 
 impl Entry {
     fn child(name: &'static str, child: Child) -> anyhow::Result<Self> {
-        let target = Target { server: address(&child.address)?, pid: Some(child.pid()) };
+        let target = Target { server: wire::address(&child.address)?, pid: Some(child.pid()) };
         Ok(Self { name, target, _child: Some(child) })
     }
 }
@@ -174,7 +174,8 @@ impl Write {
         let mut entries = vec![if self.spawn {
             Entry::child("herald", Child::serve(&self.serve_arg)?)?
         } else {
-            let target = Target { server: address(&self.server.server)?, pid: self.server_pid };
+            let target =
+                Target { server: wire::address(&self.server.server)?, pid: self.server_pid };
             Entry { name: "herald", target, _child: None }
         }];
         if self.echo {
@@ -221,14 +222,6 @@ impl Write {
             requests: self.requests,
         }
     }
-}
-
-fn address(text: &str) -> anyhow::Result<Uri> {
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri: Option<Uri> = url.parse().ok();
-    uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()).ok_or_else(|| {
-        UsageError(format!("{text} is no server address, write it like http://host:50051")).into()
-    })
 }
 
 /// A bar on stderr, if that is a terminal.
