@@ -126,7 +126,7 @@ def proof(options):
     answers = checks.check_answers(calls, events)
     # Told in the end, with all that is known of the rounds.
     repeats = checks.repeats(events)
-    unacknowledged = len(events) - found
+    unacknowledged = len(events) - len(repeats) - found
     # Those that the load did not wait for are known to nobody either.
     checks.check_unacknowledged(unacknowledged, unknown + options["in_flight"])
     return {
