@@ -7,11 +7,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use http::Request;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -22,7 +20,7 @@ use super::load::{Target, lock};
 use super::machine::{cpu_time, memory};
 use super::payload::{self, MOST_PLAYERS, Payload};
 use super::subscribers::Subscribers;
-use super::wire;
+use super::{until_signalled, wire};
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::remote::Server;
@@ -113,17 +111,10 @@ pub struct Fanout {
 impl Fanout {
     /// Measures and reports.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        // With handlers of our own, so that a server started here is ended.
-        let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
-        let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
-        if cfg!(debug_assertions) {
-            output.note("this is a debug build, its numbers say little");
-        }
         let json = self.json;
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            _ = interrupted.recv() => return Ok(Exit::Interrupted),
-            _ = terminated.recv() => return Ok(Exit::Terminated),
+        let report = match until_signalled(output, self.measure()).await? {
+            Ok(report) => report,
+            Err(exit) => return Ok(exit),
         };
         if json {
             output.line(serde_json::to_string_pretty(&report)?)?;

@@ -28,7 +28,9 @@ mod tally;
 mod wire;
 mod write;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::output::Output;
@@ -70,4 +72,22 @@ impl Bench {
             Command::Echo(echo) => echo.run(output),
         }
     }
+}
+
+/// What was measured, unless a signal came first. That is awaited here, so that the servers
+/// that were started for a measurement end with it.
+async fn until_signalled<T>(
+    output: &mut Output,
+    measuring: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Result<T, Exit>> {
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
+    let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
+    if cfg!(debug_assertions) {
+        output.note("this is a debug build, its numbers say little");
+    }
+    Ok(tokio::select! {
+        measured = measuring => Ok(measured?),
+        _ = interrupted.recv() => Err(Exit::Interrupted),
+        _ = terminated.recv() => Err(Exit::Terminated),
+    })
 }

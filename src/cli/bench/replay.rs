@@ -10,7 +10,6 @@ use clap::Args;
 use indicatif::ProgressBar;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use super::load::Target;
 use super::machine::{Machine, cpu_time};
 use super::report::{Versions, median};
 use super::stream::{self, Frames, Message};
-use super::{consumer, fill, wire};
+use super::{consumer, fill, until_signalled, wire};
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, StdoutError};
 use crate::clock::Clock;
@@ -105,17 +104,10 @@ enum Place {
 impl Replay {
     /// Measures and reports.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        // With handlers of our own, so that a server started here is ended.
-        let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
-        let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
-        if cfg!(debug_assertions) {
-            output.note("this is a debug build, its numbers say little");
-        }
         let json = self.json;
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            _ = interrupted.recv() => return Ok(Exit::Interrupted),
-            _ = terminated.recv() => return Ok(Exit::Terminated),
+        let report = match until_signalled(output, self.measure()).await? {
+            Ok(report) => report,
+            Err(exit) => return Ok(exit),
         };
         if json {
             output.line(serde_json::to_string_pretty(&report)?)?;

@@ -8,14 +8,13 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::Child;
 use super::load::{self, Length, Load, Target};
 use super::payload::MOST_PLAYERS;
 use super::report::{Report, TargetReport};
 use super::tally::Receipts;
-use super::wire;
+use super::{until_signalled, wire};
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::remote::Server;
@@ -119,16 +118,9 @@ impl Entry {
 impl Write {
     /// Measures all targets in turn and reports.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        // With handlers of our own, so that the servers started here are ended.
-        let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
-        let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
-        if cfg!(debug_assertions) {
-            output.note("this is a debug build, its numbers say little");
-        }
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            _ = interrupted.recv() => return Ok(Exit::Interrupted),
-            _ = terminated.recv() => return Ok(Exit::Terminated),
+        let report = match until_signalled(output, self.measure()).await? {
+            Ok(report) => report,
+            Err(exit) => return Ok(exit),
         };
         if self.json {
             output.line(serde_json::to_string_pretty(&report)?)?;
