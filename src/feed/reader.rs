@@ -423,8 +423,7 @@ impl Reader {
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
         debug_assert!(invariants::never_back(&self.setup.start, &self.position));
-        let cursor = Cursor::of(self.setup.log, &self.position, self.time);
-        self.due.push_back((cursor, response));
+        self.due.push_back((self.cursor(), response));
     }
 }
 
