@@ -47,9 +47,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     stubs(&dir("server")?)
         .build_client(false)
         .codec_path(SERVER_CODEC)
-        .compile_fds(descriptors.clone())?;
+        .compile_fds(without_streams(descriptors.clone()))?;
     stubs(&dir("client")?).build_server(false).compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Streams are served by hand, from messages that are written down before they get there:
+/// `src/grpc/feed.rs`.
+fn without_streams(
+    mut descriptors: prost_types::FileDescriptorSet,
+) -> prost_types::FileDescriptorSet {
+    for service in descriptors.file.iter_mut().flat_map(|file| &mut file.service) {
+        service.method.retain(|method| !method.server_streaming());
+    }
+    descriptors
 }
 
 fn stubs(out: &Path) -> tonic_prost_build::Builder {

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::domain::{EVENT_TYPES, Violations, event_guild};
+use super::batch::Keys;
+use crate::domain::{EVENT_TYPES, Violations};
 use crate::proto;
 
 /// The most values in one field of a filter.
@@ -50,13 +51,39 @@ impl Filter {
         }
     }
 
+    /// Whether every event is wanted.
+    pub fn is_all(&self) -> bool {
+        self.event_types.is_empty() && self.player_ids.is_empty() && self.guild_ids.is_empty()
+    }
+
     /// Whether an event is wanted.
-    pub fn matches(&self, event: &proto::GameEvent) -> bool {
+    pub fn matches(&self, event: &Keys) -> bool {
         let wants = |wanted: &HashSet<String>, value: Option<&str>| {
             wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
         };
-        wants(&self.event_types, Some(&event.event_type))
-            && wants(&self.player_ids, Some(&event.player_id))
-            && (self.guild_ids.is_empty() || wants(&self.guild_ids, event_guild(event)))
+        wants(&self.player_ids, Some(&event.player_id))
+            && wants(&self.guild_ids, event.guild_id.as_deref())
+            && wants(&self.event_types, Some(&event.event_type))
     }
+
+    /// The field by which to look for those who may want an event, and its values: no event
+    /// is wanted that has none of them. The one that tells the most apart.
+    pub fn narrowest(&self) -> (Field, impl Iterator<Item = &str>) {
+        let (field, values) = if !self.player_ids.is_empty() {
+            (Field::Player, &self.player_ids)
+        } else if !self.guild_ids.is_empty() {
+            (Field::Guild, &self.guild_ids)
+        } else {
+            (Field::EventType, &self.event_types)
+        };
+        (field, values.iter().map(String::as_str))
+    }
+}
+
+/// A field of the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    EventType,
+    Player,
+    Guild,
 }

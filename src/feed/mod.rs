@@ -18,22 +18,29 @@
 //!
 //! Transports, and how events come to be written.
 
+mod batch;
+mod catch_up;
 mod cursor;
 mod filter;
 mod hub;
 mod invariants;
+mod lane;
 #[cfg(test)]
 mod model_tests;
+mod place;
 mod poll;
 mod reader;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod written;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -52,7 +59,9 @@ pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use filter::Filter;
-use hub::{Hub, Signal};
+use hub::Hub;
+use lane::Dispatcher;
+use place::Place;
 use reader::Skipped;
 
 /// The shortest and the longest heartbeat interval, and the default.
@@ -204,8 +213,9 @@ impl Feed {
 
     /// A handle for one runtime, and the relay that has to run there.
     pub fn lane(&self) -> (Lane, Relay) {
-        let signal = self.shared.hub.add_lane();
-        (Lane { feed: self.clone(), signal: Arc::clone(&signal) }, Relay(signal))
+        let dispatcher = Dispatcher::new(self.shared.hub.add_lane());
+        let relay = Relay { shared: Arc::clone(&self.shared), dispatcher: Arc::clone(&dispatcher) };
+        (Lane { feed: self.clone(), dispatcher }, relay)
     }
 
     /// Tells every subscriber that the server stops, which ends their streams.
@@ -218,8 +228,8 @@ impl Feed {
     pub fn cursor_behind(&self, appended: &Appended) -> String {
         let end = self.shared.hub.end();
         // Where the tail is not in this log (yet), everything in it is still to be read.
-        let mut position =
-            if end.log == Some(appended.log) { end.position.clone() } else { Position::default() };
+        let end = end.filter(|end| end.log == appended.log);
+        let mut position = end.map_or_else(Position::default, |end| end.position.clone());
         position.set(appended.partition, appended.offset + 1);
         Cursor::of(appended.log, &position, appended.append_time)
     }
@@ -259,16 +269,32 @@ impl Shared {
 #[derive(Clone)]
 pub struct Lane {
     feed: Feed,
-    signal: Arc<Signal>,
+    dispatcher: Arc<Dispatcher>,
 }
 
-/// Wakes the subscribers of one runtime on that runtime.
-pub struct Relay(Arc<Signal>);
+/// Hands what is new to the subscribers of one runtime, on that runtime. When it is dropped,
+/// their streams are closed.
+pub struct Relay {
+    shared: Arc<Shared>,
+    dispatcher: Arc<Dispatcher>,
+}
 
 impl Relay {
     /// Runs until dropped.
     pub async fn run(self) {
-        self.0.relay().await;
+        let mut closing = pin!(self.shared.closing.cancelled().fuse());
+        loop {
+            tokio::select! {
+                () = self.dispatcher.news() => self.dispatcher.hand_out(&self.shared.hub),
+                () = &mut closing => self.dispatcher.wake_all(),
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.dispatcher.close();
     }
 }
 
@@ -289,18 +315,16 @@ impl Lane {
         if subscription.include_origin && !caller.may_read_origin() {
             return Err(FeedError::OriginDenied);
         }
-        let place = Place::take(&self.feed)?;
+        let permit = Permit::take(&self.feed)?;
         let start = shared.fix_start(subscription.start, checked.expired).await?;
         Ok(Reader::new(reader::Setup {
             feed: self.feed.clone(),
-            _place: place,
-            published: self.signal.subscribe(),
-            log: start.bounds.log,
-            start: start.position,
+            permit,
+            lane: Arc::clone(&self.dispatcher),
+            start: Place::new(start.bounds.log, start.position, start.time),
             skipped: start.skipped,
-            time: start.time,
             end: start.bounds.end,
-            filter: checked.filter,
+            filter: (!checked.filter.is_all()).then(|| Arc::new(checked.filter)),
             heartbeat: checked.heartbeat,
             max_events: checked.max_events,
             stop_when_caught_up: subscription.stop_when_caught_up,
@@ -430,10 +454,10 @@ impl Shared {
     }
 }
 
-/// One of the places for subscribers; given back when dropped.
-struct Place(Feed);
+/// Leave to be one of the subscribers; given back when dropped.
+struct Permit(Feed);
 
-impl Place {
+impl Permit {
     fn take(feed: &Feed) -> Result<Self, FeedError> {
         let limit = feed.shared.options.max_subscribers;
         let taken =
@@ -450,7 +474,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.shared.subscribers.fetch_sub(1, Ordering::Relaxed);
         self.0.shared.metrics.subscribers.dec();

@@ -10,18 +10,27 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::cursor::Cursor;
+use super::batch::{Batch, Keys};
+use super::catch_up::Caught;
 use super::filter::Filter;
-use super::hub::{Batch, FeedEvent, Found, Join};
-use super::{Feed, FeedError, Place, invariants, partition_offsets, proto_offset, proto_partition};
+use super::hub::Join;
+use super::lane::{Dispatcher, Next, Seat};
+use super::place::Place;
+use super::{
+    Feed, FeedError, Permit, invariants, partition_offsets, proto_offset, proto_partition, written,
+};
 use crate::clock::Timestamp;
-use crate::event_log::{LogId, LogReader, Position, ReadError, ReadLimits, Record, Trimmed};
+use crate::event_log::{LogId, Position, ReadError, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
@@ -36,6 +45,13 @@ pub const MAX_BATCH_BYTES: usize = 64 * 1024;
 pub(super) const READ_LIMITS: ReadLimits =
     ReadLimits { records: MAX_BATCH_EVENTS, bytes: MAX_BATCH_BYTES };
 
+/// A message is sent as it is in the ring if it is at least as large as this; smaller ones that
+/// wait together are made one.
+const MERGE_BELOW_BYTES: usize = 16 * 1024;
+
+/// How many steps without a message a reader takes before it lets others have a turn.
+const STEPS_IN_A_ROW: usize = 16;
+
 /// How long clients are asked to wait before they come back after a shutdown: the
 /// least, and how much at most is added at random.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
@@ -44,15 +60,14 @@ const RECONNECT_SPREAD: Duration = Duration::from_secs(4);
 /// What a reader is made of.
 pub(super) struct Setup {
     pub feed: Feed,
-    pub _place: Place,
-    pub published: watch::Receiver<()>,
-    pub log: LogId,
-    pub start: Position,
+    pub permit: Permit,
+    pub lane: Arc<Dispatcher>,
+    pub start: Place,
     /// What lies behind the start and is not delivered.
     pub skipped: Vec<Skipped>,
-    pub time: Timestamp,
     pub end: Position,
-    pub filter: Filter,
+    /// None where everything is wanted.
+    pub filter: Option<Arc<Filter>>,
     pub heartbeat: Duration,
     pub max_events: Option<u64>,
     pub stop_when_caught_up: bool,
@@ -69,111 +84,197 @@ pub(super) struct Skipped {
 
 /// A subscriber's stream of messages.
 pub struct Reader {
-    setup: Setup,
+    feed: Feed,
+    _permit: Permit,
+    lane: Arc<Dispatcher>,
+    filter: Option<Arc<Filter>>,
+    heartbeat: Duration,
+    max_events: Option<u64>,
+    stop_when_caught_up: bool,
+    include_origin: bool,
     state: State,
-    /// Everything before it was delivered or passed over.
-    position: Position,
-    /// The append time of the newest record before the position.
-    time: Timestamp,
+    /// Everything before it was delivered or passed over. While it is live, the lane may know
+    /// better: see [`Seat::update`].
+    place: Arc<Place>,
     /// The end of the log that has not been reached yet.
-    target: Option<Position>,
-    /// Messages that are due, each with the cursor behind it. Filled by one step at a time,
-    /// and so bounded by what one step reads.
-    due: VecDeque<(String, Response)>,
+    target: Option<Box<Position>>,
+    /// Messages that are due. Filled by one step at a time, and so bounded by what one step
+    /// reads.
+    due: VecDeque<Bytes>,
+    /// The last of these says that it has caught up.
+    says_caught_up: bool,
     delivered: u64,
     last_message: Instant,
     /// When it is closed for its age.
     closes_at: Option<Instant>,
+    /// Rings at or before [`Reader::next_look`].
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
-    Opening,
-    /// Reads the log; the reader is opened when it is needed.
-    CatchingUp(Option<Box<dyn LogReader>>),
-    /// Reads the ring; the number of the next batch.
-    Live(u64),
+    /// With what is not delivered although it lies behind the start.
+    Opening(Vec<Skipped>),
+    /// Reads the log.
+    CatchingUp(Option<BoxFuture<'static, Result<Caught, FeedError>>>),
+    /// Looks whether its place still is one of the log.
+    FallingBehind(BoxFuture<'static, Result<(), FeedError>>),
+    /// Reads the ring.
+    Live(Seat),
     Closed,
+}
+
+/// The events of the message that is being put together.
+#[derive(Default)]
+struct Picked {
+    /// As they stand in a message.
+    entries: Vec<u8>,
+    events: u64,
+    /// What they were picked from.
+    batches: usize,
+    records: usize,
 }
 
 impl Reader {
     pub(super) fn new(setup: Setup) -> Self {
         Self {
-            state: State::Opening,
-            position: setup.start.clone(),
-            time: setup.time,
-            target: Some(setup.end.clone()),
+            feed: setup.feed,
+            _permit: setup.permit,
+            lane: setup.lane,
+            filter: setup.filter,
+            heartbeat: setup.heartbeat,
+            max_events: setup.max_events,
+            stop_when_caught_up: setup.stop_when_caught_up,
+            include_origin: setup.include_origin,
+            state: State::Opening(setup.skipped),
+            place: Arc::new(setup.start),
+            target: Some(Box::new(setup.end)),
             due: VecDeque::new(),
+            says_caught_up: false,
             delivered: 0,
             last_message: Instant::now(),
             closes_at: setup.max_age.map(|age| Instant::now() + spread_age(age)),
-            setup,
+            timer: None,
         }
     }
 
     /// Waits for the next message; `None` when the stream has done what was asked or
     /// was closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<proto::StreamEventsResponse, FeedError>> {
-        loop {
-            if let Some((cursor, response)) = self.due.pop_front() {
+        let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
+        Some(message.map(|message| written::read(&message).expect("it was written here")))
+    }
+
+    /// The next message as it goes over the wire: a `StreamEventsResponse` behind the five
+    /// bytes that gRPC puts before a message. `None` as for [`Reader::next`].
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FeedError>>> {
+        for _ in 0..STEPS_IN_A_ROW {
+            if let Some(message) = self.due.pop_front() {
                 self.last_message = Instant::now();
-                return Some(Ok(proto::StreamEventsResponse { cursor, response: Some(response) }));
+                self.says_caught_up &= !self.due.is_empty();
+                return Poll::Ready(Some(Ok(message)));
             }
-            if self.is_done() {
-                return None;
+            if self.is_done() || matches!(self.state, State::Closed) {
+                return Poll::Ready(None);
             }
-            if !matches!(self.state, State::Closed)
-                && let Some(reason) = self.reason_to_close()
-            {
+            if let Some(reason) = self.reason_to_close() {
                 self.close(reason);
                 continue;
             }
-            let step = match self.state {
-                State::Closed => return None,
-                State::Opening => {
-                    self.open();
-                    Ok(())
+            match self.step(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.state = State::Closed;
+                    return Poll::Ready(Some(Err(error)));
                 }
-                State::CatchingUp(_) => self.catch_up().await,
-                State::Live(next) => self.follow(next).await,
-            };
-            if let Err(error) = step {
-                self.state = State::Closed;
-                return Some(Err(error));
+                Poll::Pending => {
+                    // It is time for a heartbeat, or to close.
+                    ready!(self.poll_timer(cx));
+                }
             }
-            if let Some(target) = self.target.take_if(|target| self.position.covers(target)) {
+            if let Some(target) = self.target.take_if(|end| self.place.position.covers(end)) {
                 let end_offsets = partition_offsets(&target);
                 self.say(Response::CaughtUp(proto::CaughtUp { end_offsets }));
+                self.says_caught_up = true;
             }
             if self.due.is_empty() && Instant::now() >= self.next_heartbeat() {
-                self.heartbeat();
+                self.say_heartbeat();
             }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FeedError>> {
+        match &mut self.state {
+            State::Opening(skipped) => {
+                let skipped = std::mem::take(skipped);
+                self.open(skipped);
+                Poll::Ready(Ok(()))
+            }
+            State::CatchingUp(reading) => {
+                if let Some(reading) = reading {
+                    let read = ready!(reading.poll_unpin(cx));
+                    self.state = State::CatchingUp(None);
+                    if let Caught::Page(page) = read? {
+                        let mut picked = Picked::default();
+                        self.deliver(&page, &mut picked);
+                        self.flush(&mut picked);
+                    }
+                } else {
+                    self.catch_up();
+                }
+                Poll::Ready(Ok(()))
+            }
+            State::FallingBehind(look) => {
+                ready!(look.poll_unpin(cx))?;
+                self.fall_behind();
+                Poll::Ready(Ok(()))
+            }
+            State::Live(_) => self.follow(cx).map(Ok),
+            State::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let at = self.next_look();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= at {
+                return Poll::Ready(());
+            }
+            // It was set before the last message.
+            timer.as_mut().reset(at);
         }
     }
 
     /// Whether as many events as were asked for have been delivered.
     fn has_enough(&self) -> bool {
-        self.setup.max_events.is_some_and(|max| self.delivered >= max)
+        self.max_events.is_some_and(|max| self.delivered >= max)
     }
 
     /// Whether everything that was asked for has been delivered.
     fn is_done(&self) -> bool {
-        self.has_enough() || (self.setup.stop_when_caught_up && self.target.is_none())
+        self.has_enough() || (self.stop_when_caught_up && self.target.is_none())
     }
 
     /// Whether it has come to the end that the log had when it was opened, or had when it
     /// fell behind, and has said all that lies before it.
     pub(super) fn is_caught_up(&self) -> bool {
-        let is_said = |(_, due): &(String, Response)| matches!(due, Response::CaughtUp(_));
-        self.target.is_none() && self.due.iter().all(is_said)
+        self.target.is_none() && self.due.len() <= usize::from(self.says_caught_up)
     }
 
     /// The cursor behind everything that was delivered or passed over.
     pub(super) fn cursor(&self) -> String {
-        Cursor::of(self.setup.log, &self.position, self.time)
+        let mut place = Arc::clone(&self.place);
+        if let State::Live(seat) = &self.state {
+            seat.update(&mut place);
+        }
+        place.cursor().to_owned()
     }
 
     fn reason_to_close(&self) -> Option<proto::ClosingReason> {
-        if self.setup.feed.shared.closing.is_cancelled() {
+        if self.feed.shared.closing.is_cancelled() {
             Some(proto::ClosingReason::Shutdown)
         } else if self.closes_at.is_some_and(|at| Instant::now() >= at) {
             Some(proto::ClosingReason::MaxAge)
@@ -182,202 +283,243 @@ impl Reader {
         }
     }
 
-    fn open(&mut self) {
-        let skipped = std::mem::take(&mut self.setup.skipped);
-        let mut start = self.position.clone();
+    fn open(&mut self, skipped: Vec<Skipped>) {
+        let mut start = self.place.position.clone();
         for Skipped { missed, .. } in &skipped {
             start.set(missed.partition, missed.to);
         }
         let start_offsets = partition_offsets(&start);
         self.say(Response::Opened(proto::Opened { start_offsets }));
+        let mut way = Way::from(&self.place);
         for Skipped { reason, missed } in skipped {
-            self.skip(reason, missed);
+            self.skip(&mut way, reason, missed);
         }
         self.state = State::CatchingUp(None);
     }
 
-    /// One step of catching up.
-    async fn catch_up(&mut self) -> Result<(), FeedError> {
-        let shared = Arc::clone(&self.setup.feed.shared);
-        // Before the look at the ring, so that no publication after it is missed.
-        self.setup.published.mark_unchanged();
-        match shared.hub.join(self.setup.log, &self.position) {
-            Join::At(next) => {
-                self.state = State::Live(next);
-                return Ok(());
+    /// Goes over to the ring, or asks for what lies between.
+    fn catch_up(&mut self) {
+        let shared = &self.feed.shared;
+        let join = shared.hub.join(&self.place);
+        self.state = match join {
+            Join::At(number) => {
+                State::Live(self.lane.seat(&shared.hub, number, self.filter.clone()))
             }
-            // Which of the two is the older one, only the log can tell: a stream may be opened
-            // before the tail has noticed that there is another.
-            Join::Replaced if shared.log.bounds().await?.log != self.setup.log => {
-                return Err(ReadError::Replaced.into());
-            }
-            Join::Replaced | Join::Behind => {}
-        }
-        let next_look = self.next_look();
-        let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
-        let log = match log {
-            Some(log) => log,
-            None => {
-                let opened = shared.log.open_reader(self.setup.log, self.position.clone());
-                log.insert(opened.await?)
-            }
-        };
-        let before = log.position().clone();
-        let mut reading = log.next(READ_LIMITS);
-        let read = loop {
-            tokio::select! {
-                biased;
-                read = &mut reading => break read?,
-                // There is nothing to read when the tail itself has only just reached the
-                // end; then the ring can be joined. Otherwise the read goes on: begun anew
-                // at each publication, it would never end on a busy log.
-                Ok(()) = self.setup.published.changed() => {
-                    if shared.hub.join(self.setup.log, &self.position) != Join::Behind {
-                        return Ok(());
+            Join::Replaced | Join::Behind => {
+                let (shared, place) = (Arc::clone(shared), Arc::clone(&self.place));
+                let reading = async move {
+                    // Which of the two is the older one, only the log can tell: a stream may be
+                    // opened before the tail has noticed that there is another.
+                    if join == Join::Replaced && shared.log.bounds().await?.log != place.log {
+                        return Err(ReadError::Replaced.into());
                     }
-                }
-                () = shared.closing.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(next_look) => return Ok(()),
+                    shared.catch_up(place).await
+                };
+                State::CatchingUp(Some(reading.boxed()))
             }
         };
-        drop(reading);
-        let mut events = Vec::new();
-        self.deliver(&Batch::new(before, read), &mut events);
-        self.flush(&mut events);
-        Ok(())
     }
 
     /// One step of following the ring.
-    async fn follow(&mut self, next: u64) -> Result<(), FeedError> {
-        let shared = Arc::clone(&self.setup.feed.shared);
-        self.setup.published.mark_unchanged();
-        match shared.hub.find(next, READ_LIMITS) {
-            Found::Batches(batches, next) => {
-                self.state = State::Live(next);
-                let mut events = Vec::new();
-                for batch in batches {
-                    self.deliver(&batch, &mut events);
-                }
-                self.flush(&mut events);
-            }
-            Found::Gone => {
-                let end = shared.hub.end();
-                if end.log != Some(self.setup.log) {
-                    return Err(ReadError::Replaced.into());
-                }
-                // A log that has lost its end would otherwise go on at another place.
-                let bounds = shared.log.bounds().await?;
-                if bounds.log != self.setup.log {
-                    return Err(ReadError::Replaced.into());
-                }
-                shared.bounds_reaching(&self.position, bounds).await?;
-                shared.metrics.fell_behind.inc();
-                self.say(Response::FellBehind(proto::FellBehind {}));
-                self.state = State::CatchingUp(None);
-                // Told again when this is reached, unless the first time is still due.
-                self.target.get_or_insert(end.position.clone());
-            }
-            Found::Nothing => {
-                let next_look = self.next_look();
-                tokio::select! {
-                    changed = self.setup.published.changed() => {
-                        // Without the relay of its runtime it would never wake again.
-                        if changed.is_err() {
-                            self.close(proto::ClosingReason::Shutdown);
-                        }
+    fn follow(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut picked = Picked::default();
+        loop {
+            let State::Live(seat) = &self.state else { return Poll::Ready(()) };
+            // Until it has caught up it has to say so when it has, whatever comes.
+            let may_follow = self.target.is_none();
+            let hub = &self.feed.shared.hub;
+            let fits = |batch: &Batch| picked.has_room_for(batch);
+            match seat.poll(cx, hub, &mut self.place, may_follow, fits) {
+                Poll::Ready(Next::Batch(batch, waiting)) => {
+                    let is_alone = picked.batches == 0 && waiting == 0;
+                    let is_large = batch.record_bytes() >= MERGE_BELOW_BYTES;
+                    if self.takes_whole(&batch) && (is_alone || is_large) {
+                        self.flush(&mut picked);
+                        self.deliver_whole(&batch);
+                        break;
                     }
-                    () = shared.closing.cancelled() => {}
-                    () = tokio::time::sleep_until(next_look) => {}
+                    self.deliver(&batch, &mut picked);
+                    if waiting == 0 || !self.due.is_empty() {
+                        break;
+                    }
                 }
+                Poll::Ready(Next::Later) => break,
+                Poll::Ready(Next::Gone) => {
+                    self.flush(&mut picked);
+                    self.lose_place();
+                    break;
+                }
+                Poll::Ready(Next::Closed) => {
+                    self.flush(&mut picked);
+                    self.close(proto::ClosingReason::Shutdown);
+                    break;
+                }
+                Poll::Pending if picked.batches == 0 => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
-        Ok(())
+        self.flush(&mut picked);
+        Poll::Ready(())
     }
 
-    /// Moves the position over a batch. What is wanted goes to `events`, which are
-    /// flushed before anything else is said.
-    fn deliver(&mut self, batch: &Batch, events: &mut Vec<proto::DeliveredEvent>) {
+    /// What is next has left the ring: the log has to say whether the place is still there.
+    fn lose_place(&mut self) {
+        let (shared, place) = (Arc::clone(&self.feed.shared), Arc::clone(&self.place));
+        let look = async move {
+            let end = shared.hub.end();
+            let is_this = end.is_some_and(|end| end.log == place.log);
+            // A log that has lost its end would otherwise go on at another place.
+            let bounds = shared.log.bounds().await?;
+            if !is_this || bounds.log != place.log {
+                return Err(ReadError::Replaced.into());
+            }
+            shared.bounds_reaching(&place.position, bounds).await?;
+            Ok(())
+        };
+        self.state = State::FallingBehind(look.boxed());
+    }
+
+    fn fall_behind(&mut self) {
+        let shared = &self.feed.shared;
+        shared.metrics.fell_behind.inc();
+        // Told again when this is reached, unless the first time is still due.
+        if let Some(end) = shared.hub.end() {
+            self.target.get_or_insert_with(|| Box::new(end.position.clone()));
+        }
+        self.say(Response::FellBehind(proto::FellBehind {}));
+        self.state = State::CatchingUp(None);
+    }
+
+    /// Whether it gets all of a batch and nothing but the batch.
+    fn takes_whole(&self, batch: &Batch) -> bool {
+        self.filter.is_none() && self.stands_before(batch) && batch.is_whole()
+    }
+
+    /// Whether it stands where a batch begins and goes on to where it ends.
+    fn stands_before(&self, batch: &Batch) -> bool {
+        let records = batch.records.len() as u64;
+        self.max_events.is_none_or(|max| self.delivered + records <= max)
+            && self.place.is_same(&batch.before)
+    }
+
+    /// Delivers a batch as it is, which costs the same for any number of events.
+    fn deliver_whole(&mut self, batch: &Batch) {
+        self.place.clone_from(&batch.after);
+        let events = batch.records.len() as u64;
+        if events > 0 {
+            self.delivered += events;
+            self.feed.shared.metrics.delivered.inc_by(events);
+            self.due.push_back(batch.message(self.include_origin).clone());
+        }
+    }
+
+    /// Moves the place over a batch. What is wanted goes to `picked`, which is flushed
+    /// before anything else is said.
+    fn deliver(&mut self, batch: &Batch, picked: &mut Picked) {
         if self.has_enough() {
             // In an earlier batch; what is left of that one must not be passed over.
             return;
         }
-        debug_assert!(invariants::follows_on(&self.position, &batch.before));
-        for trimmed in &batch.trimmed {
-            self.pass_trimmed(*trimmed, events);
+        debug_assert!(invariants::follows_on(&self.place.position, &batch.before.position));
+        picked.batches += 1;
+        picked.records += batch.records.len();
+        if batch.is_whole() && self.stands_before(batch) {
+            for (index, event) in batch.events().iter().enumerate() {
+                if event.as_ref().is_some_and(|event| self.wants(event)) {
+                    self.pick(batch, index, picked);
+                }
+            }
+            self.place.clone_from(&batch.after);
+        } else {
+            self.deliver_slowly(batch, picked);
         }
-        for record in &batch.records {
+    }
+
+    /// As [`Reader::deliver`], record by record: from the middle of a batch, over gaps, and up
+    /// to the last event that was asked for.
+    fn deliver_slowly(&mut self, batch: &Batch, picked: &mut Picked) {
+        let mut way = Way::from(&self.place);
+        let before = &self.place.position.clone();
+        for trimmed in &batch.trimmed {
+            if way.position.get(trimmed.partition) < trimmed.to {
+                self.flush_at(&way, picked);
+                self.skip(&mut way, proto::GapReason::Retention, *trimmed);
+            }
+        }
+        for (index, (record, event)) in batch.records.iter().zip(batch.events()).enumerate() {
             if self.has_enough() {
+                self.place = way.place();
                 return;
             }
-            let Record { partition, offset, .. } = record.record;
-            if offset < self.position.get(partition) {
+            if record.offset < way.position.get(record.partition) {
                 continue;
             }
-            match record.event() {
-                Some(found) if self.setup.filter.matches(&found.event) => {
-                    events.push(self.delivered_event(&record.record, found));
-                    self.delivered += 1;
-                    self.pass(&record.record);
+            match event {
+                Some(event) => {
+                    if self.wants(event) {
+                        self.pick(batch, index, picked);
+                    }
+                    way.pass(record);
                 }
-                Some(_) => self.pass(&record.record),
                 None => {
-                    self.flush(events);
-                    self.pass(&record.record);
-                    self.setup.feed.shared.metrics.undecodable.inc();
-                    self.say_gap(proto::GapReason::Undecodable, partition, 1);
+                    self.flush_at(&way, picked);
+                    way.pass(record);
+                    self.feed.shared.metrics.undecodable.inc();
+                    self.say_gap(&way, proto::GapReason::Undecodable, record.partition, 1);
                 }
             }
         }
-        for (partition, offset) in batch.after.iter() {
-            if offset > self.position.get(partition) {
-                self.position.set(partition, offset);
+        for (partition, offset) in batch.after.position.iter() {
+            if offset > way.position.get(partition) {
+                way.position.set(partition, offset);
             }
         }
+        self.place = if way.position == batch.after.position {
+            Arc::clone(&batch.after)
+        } else {
+            way.place()
+        };
+        debug_assert!(invariants::never_back(before, &self.place.position));
     }
 
-    fn pass(&mut self, record: &Record) {
-        debug_assert!(invariants::in_order(&self.position, record.partition, record.offset));
-        self.position.set(record.partition, record.offset + 1);
-        self.time = self.time.max(record.append_time);
+    fn wants(&self, event: &Keys) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.matches(event))
     }
 
-    fn pass_trimmed(&mut self, trimmed: Trimmed, events: &mut Vec<proto::DeliveredEvent>) {
-        if self.position.get(trimmed.partition) < trimmed.to {
-            self.flush(events);
-            self.skip(proto::GapReason::Retention, trimmed);
+    fn pick(&mut self, batch: &Batch, index: usize, picked: &mut Picked) {
+        let entry = batch.entries(index..index + 1, self.include_origin);
+        picked.entries.extend_from_slice(entry);
+        picked.events += 1;
+        self.delivered += 1;
+    }
+
+    /// Says what was picked, if anything was, with the cursor of this moment.
+    fn flush(&mut self, picked: &mut Picked) {
+        let Picked { entries, events, .. } = std::mem::take(picked);
+        if events > 0 {
+            self.feed.shared.metrics.delivered.inc_by(events);
+            self.due.push_back(written::chosen(self.place.cursor(), &entries));
         }
     }
 
-    /// Moves the position to the end of what is missing, and says so.
-    fn skip(&mut self, reason: proto::GapReason, missed: Trimmed) {
-        let from = self.position.get(missed.partition);
+    fn flush_at(&mut self, way: &Way, picked: &mut Picked) {
+        if picked.events > 0 {
+            self.place = way.place();
+            self.flush(picked);
+        }
+    }
+
+    /// Moves to the end of what is missing, and says so.
+    fn skip(&mut self, way: &mut Way, reason: proto::GapReason, missed: Trimmed) {
+        let from = way.position.get(missed.partition);
         let count = missed.to.saturating_sub(from);
         debug_assert!(invariants::gap_accounts(from, count, missed.to));
-        self.position.set(missed.partition, missed.to);
-        self.say_gap(reason, missed.partition, count);
+        way.position.set(missed.partition, missed.to);
+        self.say_gap(way, reason, missed.partition, count);
     }
 
-    fn delivered_event(&self, record: &Record, found: &FeedEvent) -> proto::DeliveredEvent {
-        let mut event = found.event.clone();
-        if self.setup.include_origin {
-            event.origin.clone_from(&found.origin);
-        }
-        proto::DeliveredEvent {
-            event: Some(event),
-            partition: proto_partition(record.partition),
-            offset: proto_offset(record.offset),
-            append_time: Some(record.append_time.into()),
-        }
-    }
-
-    fn flush(&mut self, events: &mut Vec<proto::DeliveredEvent>) {
-        if !events.is_empty() {
-            self.setup.feed.shared.metrics.delivered.inc_by(events.len() as u64);
-            self.say(Response::Batch(proto::EventBatch { events: std::mem::take(events) }));
-        }
-    }
-
-    fn say_gap(&mut self, reason: proto::GapReason, partition: u32, missed: u64) {
+    fn say_gap(&mut self, way: &Way, reason: proto::GapReason, partition: u32, missed: u64) {
+        self.place = way.place();
         self.say(Response::Gap(proto::Gap {
             reason: reason.into(),
             partition: proto_partition(partition),
@@ -386,7 +528,7 @@ impl Reader {
     }
 
     fn next_heartbeat(&self) -> Instant {
-        self.last_message + self.setup.heartbeat
+        self.last_message + self.heartbeat
     }
 
     /// When there is something to do although nothing has come.
@@ -395,19 +537,18 @@ impl Reader {
         self.closes_at.map_or(heartbeat, |at| at.min(heartbeat))
     }
 
-    fn heartbeat(&mut self) {
-        let shared = &self.setup.feed.shared;
-        let end = shared.hub.end();
-        let is_this = end.log == Some(self.setup.log);
-        let heartbeat = proto::Heartbeat {
-            server_time: Some(shared.clock.now().into()),
-            // Offsets of another log say nothing about this one.
-            lag: if is_this { proto_offset(self.position.distance_to(&end.position)) } else { 0 },
-        };
-        self.say(Response::Heartbeat(heartbeat));
+    fn say_heartbeat(&mut self) {
+        self.find_place();
+        let shared = &self.feed.shared;
+        // Offsets of another log say nothing about this one.
+        let end = shared.hub.end().filter(|end| end.log == self.place.log);
+        let lag = end.map_or(0, |end| self.place.position.distance_to(&end.position));
+        let server_time = Some(shared.clock.now().into());
+        self.say(Response::Heartbeat(proto::Heartbeat { server_time, lag: proto_offset(lag) }));
     }
 
     fn close(&mut self, reason: proto::ClosingReason) {
+        self.find_place();
         let delay = match reason {
             proto::ClosingReason::MaxAge => Duration::ZERO,
             _ => RECONNECT_DELAY + RECONNECT_SPREAD.mul_f64(random_part()),
@@ -420,10 +561,48 @@ impl Reader {
         self.state = State::Closed;
     }
 
+    /// Takes over the place from the lane, where it knows better.
+    fn find_place(&mut self) {
+        if let State::Live(seat) = &self.state {
+            seat.update(&mut self.place);
+        }
+    }
+
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
-        debug_assert!(invariants::never_back(&self.setup.start, &self.position));
-        self.due.push_back((self.cursor(), response));
+        self.due.push_back(written::message(self.place.cursor(), response));
+    }
+}
+
+impl Picked {
+    /// Whether a batch may come into the same message. The first one always may.
+    fn has_room_for(&self, batch: &Batch) -> bool {
+        self.batches == 0
+            || (self.records + batch.records.len() <= MAX_BATCH_EVENTS
+                && self.entries.len() + batch.record_bytes() <= MAX_BATCH_BYTES)
+    }
+}
+
+/// The way over a batch, from a place to the next.
+struct Way {
+    log: LogId,
+    position: Position,
+    time: Timestamp,
+}
+
+impl Way {
+    fn from(place: &Place) -> Self {
+        Self { log: place.log, position: place.position.clone(), time: place.time }
+    }
+
+    fn pass(&mut self, record: &Record) {
+        debug_assert!(invariants::in_order(&self.position, record.partition, record.offset));
+        self.position.set(record.partition, record.offset + 1);
+        self.time = self.time.max(record.append_time);
+    }
+
+    fn place(&self) -> Arc<Place> {
+        Arc::new(Place::new(self.log, self.position.clone(), self.time))
     }
 }
 

@@ -1,11 +1,14 @@
 //! The one reader per process that fills the ring.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::hub::Batch;
+use super::batch::Batch;
+use super::place::Place;
 use super::reader::READ_LIMITS;
-use crate::event_log::{LogId, Position, ReadError};
+use crate::clock::Timestamp;
+use crate::event_log::{Position, ReadError};
 
 /// How many records before the end of the log the tail begins, in each partition, so
 /// that subscribers who come back after a restart find their place in the ring.
@@ -62,11 +65,7 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 /// Reads on from `resume`, or from near the end, until that fails.
-async fn read(
-    shared: &Shared,
-    resume: &mut Option<(LogId, Position)>,
-    pause: &mut Duration,
-) -> ReadError {
+async fn read(shared: &Shared, resume: &mut Option<Arc<Place>>, pause: &mut Duration) -> ReadError {
     let bounds = match shared.log.bounds().await {
         Err(error) => return error,
         Ok(bounds) => bounds,
@@ -76,32 +75,30 @@ async fn read(
         ends.map(|(partition, end)| end.saturating_sub(HEAD_START).max(bounds.start.get(partition)))
             .collect::<Position>()
     };
-    let from = match resume {
-        Some((log, from)) if *log == bounds.log => from.clone(),
-        _ => {
-            *resume = None;
-            near_the_end()
-        }
-    };
-    let mut reader = match shared.log.open_tail(bounds.log, from.clone()).await {
+    resume.take_if(|place| place.log != bounds.log);
+    let from = resume
+        .clone()
+        .unwrap_or_else(|| Arc::new(Place::new(bounds.log, near_the_end(), Timestamp::default())));
+    let mut reader = match shared.log.open_tail(bounds.log, from.position.clone()).await {
         Err(error) => return error,
         Ok(reader) => reader,
     };
     // What there is has to be read before it counts as live.
-    let nothing_to_read = from.covers(&bounds.end);
+    let nothing_to_read = from.position.covers(&bounds.end);
+    let mut before = from;
     if resume.is_none() {
-        shared.hub.restart(bounds.log, from.clone());
-        *resume = Some((bounds.log, from));
+        shared.hub.restart(Arc::clone(&before));
+        *resume = Some(Arc::clone(&before));
     }
     shared.live.send_if_modified(|live| nothing_to_read && !std::mem::replace(live, true));
     loop {
-        let before = reader.position().clone();
         match reader.next(READ_LIMITS).await {
             Err(error) => return error,
             Ok(read) => {
                 *pause = RETRY_PAUSES.0;
                 let batch = Batch::new(before, read);
-                *resume = Some((bounds.log, batch.after.clone()));
+                before = Arc::clone(&batch.after);
+                *resume = Some(Arc::clone(&before));
                 shared.hub.publish(batch);
                 shared.live.send_if_modified(|live| !std::mem::replace(live, true));
             }

@@ -1,16 +1,28 @@
-//! `EventFeedService`: a reader of the feed as a stream of messages.
+//! `EventFeedService`. `StreamEvents` is served by hand: its messages come from the feed
+//! ready to be sent, and most of them go to many.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use futures_util::{Stream, stream};
-use tokio::time::{Instant, timeout_at};
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use prost::Message as _;
+use tokio::time::{Sleep, sleep_until, timeout_at};
+use tonic::body::Body;
+use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Request, Response, Status};
 
+use super::frames::{self, OneMessage};
 use super::stubs::event_feed_service_server::EventFeedService;
 use super::{Options, request, status};
 use crate::feed::{Lane, Reader};
 use crate::proto;
+
+/// The path of the stream.
+pub(super) const STREAM_EVENTS: &str = "/game.v1.EventFeedService/StreamEvents";
 
 /// The service of one runtime.
 pub(super) struct EventFeed {
@@ -24,28 +36,8 @@ impl EventFeed {
     }
 }
 
-type Messages = Pin<Box<dyn Stream<Item = Result<proto::StreamEventsResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl EventFeedService for EventFeed {
-    type StreamEventsStream = Messages;
-
-    async fn stream_events(
-        &self,
-        request: Request<proto::StreamEventsRequest>,
-    ) -> Result<Response<Messages>, Status> {
-        let deadline = request::answer_by(request.metadata());
-        let caller = request::caller(&self.options);
-        let subscribing = self.feed.subscribe(&caller, request.into_inner());
-        let reader = match deadline {
-            None => subscribing.await?,
-            Some(deadline) => timeout_at(deadline, subscribing)
-                .await
-                .map_err(|_elapsed| status::stream_deadline())??,
-        };
-        Ok(Response::new(messages(reader, deadline)))
-    }
-
     async fn poll_events(
         &self,
         request: Request<proto::PollEventsRequest>,
@@ -64,20 +56,89 @@ impl EventFeedService for EventFeed {
     }
 }
 
-/// The messages of a reader until it ends or the deadline comes.
-fn messages(reader: Reader, deadline: Option<Instant>) -> Messages {
-    Box::pin(stream::unfold(Some(reader), move |reader| async move {
-        let mut reader = reader?;
-        let next = match deadline {
-            None => reader.next().await,
-            Some(deadline) => match timeout_at(deadline, reader.next()).await {
-                Ok(next) => next,
-                Err(_) => return Some((Err(status::stream_deadline()), None)),
-            },
-        };
-        match next? {
-            Ok(message) => Some((Ok(message), Some(reader))),
-            Err(error) => Some((Err(error.into()), None)),
+/// Serves `StreamEvents`.
+pub(super) async fn stream_events<B>(
+    feed: Lane,
+    options: Arc<Options>,
+    request: http::Request<OneMessage<B>>,
+) -> Result<http::Response<Body>, Infallible>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Ok(match subscribe(&feed, &options, request).await {
+        Ok(messages) => {
+            let mut response = http::Response::new(Body::new(messages));
+            response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+            response
         }
-    }))
+        Err(status) => status.into_http(),
+    })
+}
+
+async fn subscribe<B>(
+    feed: &Lane,
+    options: &Options,
+    request: http::Request<OneMessage<B>>,
+) -> Result<Messages, Status>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let deadline = request::answer_by(&MetadataMap::from_headers(head.headers));
+    let caller = request::caller(options);
+    let subscribing = async {
+        let message = frames::message(body.collect().await?.to_bytes());
+        let subscription = proto::StreamEventsRequest::decode(message)
+            .map_err(|error| status::malformed(&error.to_string()))?;
+        Ok::<_, Status>(feed.subscribe(&caller, subscription).await?)
+    };
+    let reader = match deadline {
+        None => subscribing.await?,
+        Some(deadline) => timeout_at(deadline, subscribing)
+            .await
+            .map_err(|_elapsed| status::stream_deadline())??,
+    };
+    let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
+    Ok(Messages { reader: Some(Box::new(reader)), deadline })
+}
+
+/// The messages of a reader until it ends or the deadline comes.
+struct Messages {
+    /// None once the status has been said.
+    reader: Option<Box<Reader>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Messages {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
+        let status = match (reader.poll_message(cx), &mut this.deadline) {
+            (Poll::Ready(Some(Ok(message))), _) => {
+                return Poll::Ready(Some(Ok(Frame::data(message))));
+            }
+            (Poll::Ready(Some(Err(error))), _) => error.into(),
+            (Poll::Ready(None), _) => Status::ok(""),
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(deadline)) => {
+                ready!(deadline.as_mut().poll(cx));
+                status::stream_deadline()
+            }
+        };
+        this.reader = None;
+        let mut trailers = http::HeaderMap::new();
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reader.is_none()
+    }
 }

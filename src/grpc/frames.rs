@@ -38,6 +38,11 @@ pub(super) fn check<B>(
     })
 }
 
+/// The message of a body that has passed.
+pub(super) fn message(mut body: Bytes) -> Bytes {
+    body.split_off(HEADER_BYTES.min(body.len()))
+}
+
 /// See [`check`].
 pub(super) struct OneMessage<B> {
     inner: B,

@@ -149,8 +149,7 @@ const UNARY_METHODS: [&str; 7] = [
     "/game.v1.EventFeedService/PollEvents",
     "/grpc.health.v1.Health/Check",
 ];
-const STREAMING_METHODS: [&str; 2] =
-    ["/game.v1.EventFeedService/StreamEvents", "/grpc.health.v1.Health/Watch"];
+const STREAMING_METHODS: [&str; 2] = [feed::STREAM_EVENTS, "/grpc.health.v1.Health/Watch"];
 
 /// Everything that is served over gRPC, for one runtime. Cheap to clone.
 #[derive(Clone)]
@@ -181,6 +180,8 @@ impl Transport {
         let dispatch = Dispatch {
             max_message_bytes: options.max_message_bytes,
             stopping: health.stopping.clone(),
+            options: Arc::clone(&options),
+            lane: rooms.feed.clone(),
             // The frames are checked before; the stubs' own limit answers with another
             // code.
             game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
@@ -240,6 +241,8 @@ fn others(
 struct Dispatch {
     max_message_bytes: usize,
     stopping: CancellationToken,
+    options: Arc<Options>,
+    lane: Lane,
     game: GameServiceServer<game::Game>,
     feed: EventFeedServiceServer<feed::EventFeed>,
     others: tonic::service::Routes,
@@ -264,6 +267,10 @@ impl Dispatch {
         }
         let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
         let served = match service {
+            Some(_) if request.uri().path() == feed::STREAM_EVENTS => {
+                let request = frames::check(request, self.max_message_bytes);
+                feed::stream_events(self.lane.clone(), Arc::clone(&self.options), request).boxed()
+            }
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
                 self.game.clone().call(frames::check(request, self.max_message_bytes))
             }

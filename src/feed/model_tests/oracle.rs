@@ -475,7 +475,10 @@ impl Account {
         };
         account(epoch, self.wants, (&before.position, &cursor.position), events, gap);
         let newest = newest(epoch, (&before.position, &cursor.position), gap);
-        assert_eq!(cursor.time, newest.map_or(before.time, |time| time.max(before.time)));
+        assert!(newest.is_none_or(|time| cursor.time >= time), "{cursor:?} is behind {newest:?}");
+        let ends = cursor.position.iter().filter_map(|(_, offset)| offset.checked_sub(1));
+        let most = ends.map(time_of).max().unwrap_or_default().max(before.time);
+        assert!(cursor.time <= most, "{cursor:?} says more than {most}");
         if let Some((reason, partition, missed)) = self.owed.pop_front() {
             let gap = gap.unwrap_or_else(|| panic!("a gap is owed, not {response:?}"));
             assert_eq!((gap.partition as u32, gap.missed_records as u64), (partition, missed));

@@ -1,0 +1,119 @@
+//! What one read of the log gave: parsed once, and written down once, for all who get it.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::place::Place;
+use super::written::{self, Written};
+use crate::domain;
+use crate::event_log::{ReadBatch, Record, Trimmed};
+use crate::proto;
+
+/// Records that follow on each other, from one place to the next.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub records: Vec<Record>,
+    pub trimmed: Vec<Trimmed>,
+    /// Where the log was read from, and where to read on.
+    pub before: Arc<Place>,
+    pub after: Arc<Place>,
+    /// By record; made for the first who looks, as without subscribers there is nothing to
+    /// parse for.
+    events: OnceLock<Vec<Option<Keys>>>,
+    /// Without origins, and with them.
+    plain: OnceLock<Written>,
+    with_origins: OnceLock<Written>,
+}
+
+/// What of an event decides who wants it.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub event_type: Box<str>,
+    pub player_id: Box<str>,
+    pub guild_id: Option<Box<str>>,
+}
+
+impl Batch {
+    pub fn new(before: Arc<Place>, read: ReadBatch) -> Self {
+        let newest = read.records.iter().map(|record| record.append_time).max();
+        let time = newest.unwrap_or_default().max(before.time);
+        Self {
+            after: Arc::new(Place::new(before.log, read.position, time)),
+            records: read.records,
+            trimmed: read.trimmed,
+            before,
+            events: OnceLock::new(),
+            plain: OnceLock::new(),
+            with_origins: OnceLock::new(),
+        }
+    }
+
+    /// The keys of each record's event, in the order of the records; `None` where a record is
+    /// no event.
+    pub fn events(&self) -> &[Option<Keys>] {
+        self.events.get_or_init(|| self.records.iter().map(parse).collect())
+    }
+
+    /// Whether it holds events and nothing else: no gap.
+    pub fn is_whole(&self) -> bool {
+        self.trimmed.is_empty() && self.events().iter().all(Option::is_some)
+    }
+
+    /// The whole batch as one message, for whoever stands before it and wants all of it.
+    pub fn message(&self, with_origins: bool) -> &Bytes {
+        self.written(with_origins).message()
+    }
+
+    /// The events among some of its records, as they stand in a message.
+    pub fn entries(&self, records: Range<usize>, with_origins: bool) -> &[u8] {
+        self.written(with_origins).entries(records)
+    }
+
+    fn written(&self, with_origins: bool) -> &Written {
+        let written = if with_origins { &self.with_origins } else { &self.plain };
+        written.get_or_init(|| {
+            let records = self.records.iter().zip(self.events());
+            let entries = records.map(|(record, event)| event.as_ref().map(|_| record));
+            written::batch(self.after.cursor(), entries, with_origins)
+        })
+    }
+
+    /// How much memory it takes, once somebody gets it: its records, and its message beside
+    /// them. Messages with origins come on top of that.
+    pub fn bytes(&self) -> usize {
+        let values: usize = self.records.iter().map(|record| record.value.len()).sum();
+        2 * values
+            + self.records.len() * (size_of::<Record>() + size_of::<Option<Keys>>())
+            + size_of::<Self>()
+    }
+
+    /// The bytes of its records in the log.
+    pub fn record_bytes(&self) -> usize {
+        self.records.iter().map(|record| record.value.len()).sum()
+    }
+}
+
+/// What others have written may decode, down to nothing at all. A payload that this build
+/// does not know is still an event.
+fn parse(record: &Record) -> Option<Keys> {
+    use prost::Message as _;
+    let why = match proto::GameEvent::decode(record.value.clone()) {
+        Ok(event) if event.event_id.is_empty() || event.event_type.is_empty() => {
+            "it has no id or no type".to_owned()
+        }
+        Ok(event) => {
+            let guild_id = domain::event_guild(&event).map(Box::from);
+            return Some(Keys {
+                event_type: event.event_type.into(),
+                player_id: event.player_id.into(),
+                guild_id,
+            });
+        }
+        Err(error) => error.to_string(),
+    };
+    let Record { partition, offset, .. } = record;
+    tracing::warn!(partition, offset, why, "a record in the log is no event");
+    None
+}

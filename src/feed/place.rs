@@ -1,0 +1,34 @@
+//! A place in the log, shared by all who stand there.
+
+use std::sync::OnceLock;
+
+use super::cursor::Cursor;
+use crate::clock::Timestamp;
+use crate::event_log::{LogId, Position};
+
+/// A place in the log, and its cursor.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub log: LogId,
+    pub position: Position,
+    /// The append time of the newest record before it, as far as that is known.
+    pub time: Timestamp,
+    cursor: OnceLock<Box<str>>,
+}
+
+impl Place {
+    pub fn new(log: LogId, position: Position, time: Timestamp) -> Self {
+        Self { log, position, time, cursor: OnceLock::new() }
+    }
+
+    /// The cursor, written once.
+    pub fn cursor(&self) -> &str {
+        let write = || Cursor::of(self.log, &self.position, self.time).into_boxed_str();
+        self.cursor.get_or_init(write)
+    }
+
+    /// Whether somebody at this place has nothing before or behind `other`.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || (self.log == other.log && self.position == other.position)
+    }
+}
