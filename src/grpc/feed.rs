@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use prost::Message as _;
-use tokio::time::{Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::body::Body;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Request, Response, Status};
@@ -56,44 +58,36 @@ impl EventFeedService for EventFeed {
     }
 }
 
-/// Serves `StreamEvents`.
-pub(super) async fn stream_events<B>(
+/// Serves `StreamEvents`. What it waits in is small, as thousands may come at once.
+pub(super) fn stream_events<B>(
     feed: Lane,
-    options: Arc<Options>,
-    request: http::Request<OneMessage<B>>,
-) -> Result<http::Response<Body>, Infallible>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    Ok(match subscribe(&feed, &options, request).await {
-        Ok(messages) => {
-            let mut response = http::Response::new(Body::new(messages));
-            response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
-            response
-        }
-        Err(status) => status.into_http(),
-    })
-}
-
-async fn subscribe<B>(
-    feed: &Lane,
     options: &Options,
     request: http::Request<OneMessage<B>>,
-) -> Result<Messages, Status>
+) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<B>
 where
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let caller = request::caller(options);
     let (head, body) = request.into_parts();
     let deadline = request::answer_by(&MetadataMap::from_headers(head.headers));
-    let caller = request::caller(options);
-    let subscribing = async {
-        let message = frames::message(body.collect().await?.to_bytes());
-        let subscription = proto::StreamEventsRequest::decode(message)
-            .map_err(|error| status::malformed(&error.to_string()))?;
-        Ok::<_, Status>(feed.subscribe(&caller, subscription).await?)
-    };
+    let answer = body.collect().map(|body| read(&body?.to_bytes())).then(move |subscription| {
+        let subscribing = async move { Ok(feed.subscribe(&caller, subscription?).await?) };
+        subscribe(subscribing.boxed(), deadline)
+    });
+    answer.map(|answer| Ok(answer.unwrap_or_else(Status::into_http)))
+}
+
+fn read(body: &Bytes) -> Result<proto::StreamEventsRequest, Status> {
+    let message = frames::message(body);
+    proto::StreamEventsRequest::decode(message)
+        .map_err(|error| status::malformed(&error.to_string()))
+}
+
+async fn subscribe(
+    subscribing: BoxFuture<'static, Result<Reader, Status>>,
+    deadline: Option<Instant>,
+) -> Result<http::Response<Body>, Status> {
     let reader = match deadline {
         None => subscribing.await?,
         Some(deadline) => timeout_at(deadline, subscribing)
@@ -101,13 +95,15 @@ where
             .map_err(|_elapsed| status::stream_deadline())??,
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    Ok(Messages { reader: Some(Box::new(reader)), deadline })
+    let mut response = http::Response::new(Body::new(Messages { reader: Some(reader), deadline }));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    Ok(response)
 }
 
 /// The messages of a reader until it ends or the deadline comes.
 struct Messages {
     /// None once the status has been said.
-    reader: Option<Box<Reader>>,
+    reader: Option<Reader>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 

@@ -39,8 +39,8 @@ pub(super) fn check<B>(
 }
 
 /// The message of a body that has passed.
-pub(super) fn message(mut body: Bytes) -> Bytes {
-    body.split_off(HEADER_BYTES.min(body.len()))
+pub(super) fn message(body: &Bytes) -> Bytes {
+    body.slice(HEADER_BYTES.min(body.len())..)
 }
 
 /// See [`check`].

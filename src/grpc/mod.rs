@@ -269,7 +269,7 @@ impl Dispatch {
         let served = match service {
             Some(_) if request.uri().path() == feed::STREAM_EVENTS => {
                 let request = frames::check(request, self.max_message_bytes);
-                feed::stream_events(self.lane.clone(), Arc::clone(&self.options), request).boxed()
+                feed::stream_events(self.lane.clone(), &self.options, request).boxed()
             }
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
                 self.game.clone().call(frames::check(request, self.max_message_bytes))
