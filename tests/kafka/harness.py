@@ -172,6 +172,19 @@ def large_events(pb, players, count):
     return [event(pb, players[number % len(players)], guild) for number in range(count)]
 
 
+def field(number, content):
+    """A field of a message, on the wire: one with a length."""
+    tag = number << 3 | 2
+    return bytes([*varint(tag), *varint(len(content)), *content])
+
+
+def varint(number):
+    while number > 0x7F:
+        yield number & 0x7F | 0x80
+        number >>= 7
+    yield number
+
+
 class Herald(running.Server):
     """A Herald, and a stub for it."""
 
