@@ -2,6 +2,7 @@
 
 import uuid
 
+import readme
 import running
 from harness import SECONDS, event, field
 
@@ -55,6 +56,16 @@ def test_foreign_records_are_gaps_between_events(kafka, herald, topic):
         resumed = server.read(after_cursor=cursor)
         assert resumed.gaps() == gaps[index + 1 :]
         assert resumed.ids() == [last.event_id]
+
+
+def test_a_foreign_record_is_seen_as_the_readme_says(kafka, herald, topic):
+    server = herald()
+    earliest = server.bounds().earliest_cursor
+    kafka.put(topic, [(0, b"stranger", b"\xff")])
+    for statement in (readme.RESUME, readme.POLL):
+        said = readme.typed(server, statement, earliest)
+        for word in [*readme.states()["GAP_REASON_UNDECODABLE"], "caughtUp"]:
+            assert word in said, f"no {word!r} in:\n{said}"
 
 
 def test_transactions_of_others_do_not_hold_up_the_feed(kafka, herald, topic):
