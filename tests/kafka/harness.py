@@ -363,6 +363,10 @@ class Subscription:
         """Its start is fixed."""
         return self.until(lambda: self.messages, "first message")
 
+    def gets_a(self, kind):
+        """Waits until a message of this kind has come."""
+        return self.until(lambda: any(m.HasField(kind) for m in self.messages), kind)
+
     def gets(self, event_ids):
         """Waits until all these events have come."""
         wanted = set(event_ids)

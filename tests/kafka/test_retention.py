@@ -4,6 +4,9 @@ import json
 
 from harness import EXPIRED, large_events, until
 
+# The first record that is left of some four hundred.
+KEPT_FROM = 350
+
 
 def test_who_was_at_what_was_removed_is_told(kafka, herald, topic, tmp_path):
     server = herald()
@@ -52,10 +55,11 @@ def test_who_is_behind_and_overtaken_is_told_and_goes_on(kafka, herald, topic):
     filtered = server.stall(**earliest, filter=stranger)
     live = [server.subscribe(), server.subscribe(filter={"player_ids": ["alice"]})]
     for subscription in live:
-        subscription.opened()
-    # All but the last ten: far more than is on its way to them.
-    kafka.trim(topic, there, 391)
-    until(lambda: server.bounds().partitions[there].start_offset == 391, "an effect")
+        # Then they have been live for a while, and the tail of the log is at its end.
+        subscription.gets_a("heartbeat")
+    # Far more than is on its way to them; what is left is more than the ring holds.
+    kafka.trim(topic, there, KEPT_FROM)
+    until(lambda: server.bounds().partitions[there].start_offset == KEPT_FROM, "an effect")
     news = [server.buy("alice") for _ in range(3)]
 
     of_stranger = range(2, 401, 2)
@@ -69,13 +73,13 @@ def test_who_is_behind_and_overtaken_is_told_and_goes_on(kafka, herald, topic):
         assert (partition, reason) == (there, "GAP_REASON_RETENTION")
         # What is not missing is there, and so the count is right.
         offsets = [offset for _, offset in seen.places()]
-        assert offsets == [o for o in wanted if not 391 - missed <= o < 391]
+        assert offsets == [o for o in wanted if not KEPT_FROM - missed <= o < KEPT_FROM]
         assert missed > 0
         # A cursor in front of the gap has expired, and the gap's own is good.
         gap = next(n for n, m in enumerate(seen.messages) if m.HasField("gap"))
         assert server.resuming_fails_with(seen.messages[gap - 1].cursor) == EXPIRED
         resumed = server.read(after_cursor=seen.messages[gap].cursor)
-        assert [offset for _, offset in resumed.places()] == list(range(391, 404))
+        assert [offset for _, offset in resumed.places()] == list(range(KEPT_FROM, 404))
         assert resumed.gaps() == []
     for subscription in live:
         ids = [receipt.event_id for receipt in news]
