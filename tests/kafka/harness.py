@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 
 import confluent_kafka
 import confluent_kafka.admin
@@ -33,6 +34,17 @@ EXPIRED = (grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED")
 
 # What Herald gives its topics.
 LOG_CONFIG = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
+
+# A stalled subscriber has 64 KiB at the most in front of it, and a connection of its own,
+# which holds up nobody else.
+STALLED_CHANNEL = [
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+# Large enough for a few hundred to be more than what lies between the log and a subscriber
+# who stalls: some MiB in librdkafka, far less in the server, the system and the channel.
+LARGE_BYTES = 60_000
 
 
 def until(condition, why, seconds=SECONDS):
@@ -109,6 +121,20 @@ class Kafka:
     def producer(self, **config):
         return confluent_kafka.Producer({"bootstrap.servers": self.brokers} | config)
 
+    def add_partitions(self, topic, count):
+        """Makes them `count` in all."""
+        done(self.admin.create_partitions([confluent_kafka.admin.NewPartitions(topic, count)]))
+
+    def trim(self, topic, partition, offset):
+        """Removes what lies before the offset, as retention does."""
+        place = confluent_kafka.TopicPartition(topic, partition, offset)
+        done(self.admin.delete_records([place]))
+
+    def put_events(self, topic, partition, events):
+        """Writes events as another Herald would, and returns the offsets."""
+        records = [(partition, e.player_id.encode(), e.SerializeToString()) for e in events]
+        return self.put(topic, records)
+
     def put(self, topic, records):
         """Writes (partition, key, value) as a stranger would, and returns the offsets."""
         producer = self.producer()
@@ -130,6 +156,35 @@ def done(futures):
         future.result(SECONDS)
 
 
+def event(pb, player, guild="owls"):
+    """An event, as another Herald would write it."""
+    return pb.GameEvent(
+        event_id=str(uuid.uuid4()),
+        event_type="guild_joined",
+        player_id=player,
+        guild_joined=pb.GuildJoined(guild_id=guild),
+    )
+
+
+def large_events(pb, players, count):
+    """Events of these players in turn, each of LARGE_BYTES."""
+    guild = "o" * LARGE_BYTES
+    return [event(pb, players[number % len(players)], guild) for number in range(count)]
+
+
+def field(number, content):
+    """A field of a message, on the wire: one with a length."""
+    tag = number << 3 | 2
+    return bytes([*varint(tag), *varint(len(content)), *content])
+
+
+def varint(number):
+    while number > 0x7F:
+        yield number & 0x7F | 0x80
+        number >>= 7
+    yield number
+
+
 class Herald(running.Server):
     """A Herald, and a stub for it."""
 
@@ -137,12 +192,15 @@ class Herald(running.Server):
         self.topic = topic
         flags = ["--kafka-brokers", brokers, "--topic", topic, *flags]
         super().__init__(folder / "never-made", *flags, keep=None)
+        self.modules = modules
         self.channel = grpc.insecure_channel(self.address)
+        self.stalled = []
         self.stub = Stub(modules, self.channel)
         self.pb = self.stub.pb
 
     def __exit__(self, *error):
-        self.channel.close()
+        for channel in [self.channel, *self.stalled]:
+            channel.close()
         super().__exit__(*error)
 
     # ---- as a game client
@@ -174,6 +232,16 @@ class Herald(running.Server):
         """A stream that is read in the background."""
         request.setdefault("heartbeat_interval", {"seconds": 1})
         return Subscription(self.stub, self.pb.StreamEventsRequest(**request))
+
+    def stall(self, **request):
+        """A stream of which nothing but the first message is read before `go_on`."""
+        self.stalled.append(grpc.insecure_channel(self.address, options=STALLED_CHANNEL))
+        stub = Stub(self.modules, self.stalled[-1])
+        return Subscription(stub, self.pb.StreamEventsRequest(**request), stalls=True).opened()
+
+    def poll(self, **request):
+        """A poll whose answer is waited for elsewhere."""
+        return self.stub.feed.PollEvents.future(self.pb.PollEventsRequest(**request))
 
     def read(self, **request):
         """All that a stream delivers until it has caught up."""
@@ -250,14 +318,20 @@ def outcome(error):
 
 
 class Subscription:
-    """A stream of the feed, read in the background from its first message on."""
+    """A stream of the feed, read in the background from its first message on.
 
-    def __init__(self, stub, request):
+    One that stalls reads on when it is told to.
+    """
+
+    def __init__(self, stub, request, stalls=False):
         self.pb = stub.pb
         self.messages = []
         self.error = None
         self.ended = False
         self._news = threading.Condition()
+        self._reads_on = threading.Event()
+        if not stalls:
+            self.go_on()
         self._call = stub.feed.StreamEvents(request)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -268,6 +342,7 @@ class Subscription:
                 with self._news:
                     self.messages.append(message)
                     self._news.notify_all()
+                self._reads_on.wait()
         except grpc.RpcError as raised:
             error = raised
         with self._news:
@@ -288,6 +363,10 @@ class Subscription:
         """Its start is fixed."""
         return self.until(lambda: self.messages, "first message")
 
+    def gets_a(self, kind):
+        """Waits until a message of this kind has come."""
+        return self.until(lambda: any(m.HasField(kind) for m in self.messages), kind)
+
     def gets(self, event_ids):
         """Waits until all these events have come."""
         wanted = set(event_ids)
@@ -301,6 +380,10 @@ class Subscription:
         """Waits for the end, which has to be an error: its code and its reason."""
         self.until(lambda: self.ended, "end")
         return outcome(self.error)[:2]
+
+    def go_on(self):
+        self._reads_on.set()
+        return self
 
     def cancel(self):
         self._call.cancel()

@@ -2,47 +2,61 @@
 
 import threading
 import time
-import uuid
 
 import pytest
 
-from harness import REPLACED, UNAVAILABLE, UNKNOWN, outcome
+from harness import REPLACED, SECONDS, UNAVAILABLE, UNKNOWN, event, large_events, outcome
 
 # The topic is looked at every five seconds; the rest is for a busy machine.
 NOTICED_SECONDS = 5 + 10
 
-
-def event(server, player):
-    """The bytes of an event, as another Herald would write them."""
-    pb = server.pb
-    return pb.GameEvent(
-        event_id=str(uuid.uuid4()),
-        event_type="guild_joined",
-        player_id=player,
-        guild_joined=pb.GuildJoined(guild_id="owls"),
-    )
+# More than a stalled reader is ahead of what it has read.
+LARGE_EVENTS = 200
 
 
-@pytest.mark.parametrize("events", [3, 60], ids=["fewer events", "more events"])
+@pytest.mark.parametrize("events", [3, LARGE_EVENTS + 60], ids=["fewer events", "more events"])
 def test_a_topic_made_anew_is_another_feed(kafka, herald, topic, events):
-    server = herald()
+    # Who stalls is behind what such a ring holds, and so reads the topic itself.
+    server = herald("--feed-ring-bytes=1MiB")
     epoch = server.bounds().feed_epoch
     old = [server.buy("alice") for _ in range(10)]
     there = old[0].partition
-    live = server.subscribe().opened()
-    from_start = server.subscribe(start_position=server.pb.START_POSITION_EARLIEST)
-    from_start.gets([receipt.event_id for receipt in old])
-    elsewhere = server.subscribe(filter={"player_ids": ["nobody"]}).opened()
+    stranger = {"player_ids": ["stranger-1"]}
+    large = large_events(server.pb, ["stranger-0", "stranger-1"], LARGE_EVENTS)
+    kafka.put_events(topic, there, large)
+    live = server.subscribe().gets_a("caught_up")
+    filtered = server.subscribe(filter=stranger).gets_a("caught_up")
+    elsewhere = server.subscribe(filter={"player_ids": ["nobody"]}).gets_a("caught_up")
+    earliest = {"start_position": server.pb.START_POSITION_EARLIEST}
+    from_start = server.subscribe(**earliest)
+    known = {receipt.event_id for receipt in old} | {e.event_id for e in large}
+    from_start.gets(known)
+    behind = [server.stall(**earliest), server.stall(**earliest, filter=stranger)]
+    poll = server.poll(max_wait={"seconds": SECONDS})
 
     kafka.delete(topic)
     kafka.create(topic)
     began = time.monotonic()
-    new = [event(server, f"stranger-{number}") for number in range(events)]
-    kafka.put(topic, [(there, e.player_id.encode(), e.SerializeToString()) for e in new])
+    new = [event(server.pb, f"stranger-{number % 2}") for number in range(events)]
+    kafka.put_events(topic, there, new)
+    for subscription in behind:
+        subscription.go_on()
 
-    # All readers are ended.
-    for subscription in (live, from_start, elsewhere):
+    # All readers are ended, and none has read on in the new one.
+    for subscription in (live, filtered, elsewhere, from_start):
         assert subscription.fails() == REPLACED
+    for subscription in behind:
+        ending = subscription.fails()
+        if ending == UNAVAILABLE:
+            # It looked for the topic while there was none. Who comes back is told.
+            ending = server.resuming_fails_with(subscription.cursor())
+        assert ending == REPLACED
+    for subscription in (live, filtered, elsewhere, from_start, *behind):
+        assert subscription.gaps() == []
+        assert known.issuperset(subscription.ids())
+    assert outcome(poll.exception())[:2] == REPLACED
+    # Those behind had not read all of the old one.
+    assert len(behind[0].ids()) < len(known)
     assert time.monotonic() - began < NOTICED_SECONDS
     # What is of the old one is of no use.
     for cursor in (old[3].cursor, old[-1].cursor, live.cursor(), from_start.cursor()):

@@ -8,53 +8,16 @@ that a server which is already running on the default one disturbs nothing.
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 
 import pytest
 
 import running
+from readme import DEFAULT_LISTEN, README, block_of, statements_of
 
-DEFAULT_LISTEN = "127.0.0.1:50051"
 # The whole block.
 SECONDS = 120
-
-
-def block_of(readme, heading="## Quick start"):
-    """The text of the first sh block below the heading."""
-    found = re.search(
-        rf"^{re.escape(heading)}$.*?^```sh\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE
-    )
-    assert found, f"no sh block below {heading!r}"
-    assert "\n## " not in found[0], f"the sh block is not in {heading!r}"
-    return found[1]
-
-
-def is_whole(statement):
-    """Whether bash would run these lines, or ask for more."""
-    if statement.rstrip("\n").endswith("\\"):
-        return False
-    check = subprocess.run(["bash", "-n"], input=statement, text=True, capture_output=True)
-    return check.returncode == 0
-
-
-def statements_of(block):
-    """The statements, each with what its output contains."""
-    statements, pending = [], ""
-    for line in block.splitlines():
-        if not pending and line.startswith("# → "):
-            assert statements, f"an expectation without a command: {line}"
-            statements[-1][1].append(line.removeprefix("# → ").strip())
-        elif not pending and (not line.strip() or line.startswith("#")):
-            continue
-        else:
-            pending += line + "\n"
-            if is_whole(pending):
-                statements.append((pending, []))
-                pending = ""
-    assert not pending, f"not a whole statement: {pending}"
-    return statements
 
 
 def run(statements, folder, environment):
@@ -81,7 +44,7 @@ def check(statements, outputs):
 
 
 def test_the_quick_start_works(tmp_path):
-    statements = statements_of(block_of((running.REPOSITORY / "README.md").read_text()))
+    statements = statements_of(block_of(README))
     assert all(expected for _, expected in statements), "each command says what comes out"
     assert shutil.which("grpcurl"), "grpcurl is missing; scripts/test installs it"
     commands = tmp_path / "bin"

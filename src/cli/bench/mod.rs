@@ -1,7 +1,7 @@
 //! `herald bench`: how fast a server is, measured side by side with a yardstick
 //! in the same run.
 //!
-//! [`write`] is the measurement, [`load`] one round of it over [`wire`],
+//! [`mod@write`] is the measurement, [`load`] one round of it over [`wire`],
 //! [`payload`] what is sent, [`tally`] what came of it, [`report`] how that is
 //! shown. [`echo`] is the yardstick: a bare tonic server that writes nothing.
 //!
