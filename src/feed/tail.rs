@@ -22,12 +22,14 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration
 pub(super) async fn run(shared: &Shared) {
     let mut pause = RETRY_PAUSES.0;
     let mut resume = None;
+    let mut head_start = HEAD_START;
     let mut told = None;
     loop {
-        let error = read(shared, &mut resume, &mut pause).await;
+        let error = read(shared, &mut resume, head_start, &mut pause).await;
         if pause == RETRY_PAUSES.0 {
             // It could be read in between.
             told = None;
+            head_start = HEAD_START;
         }
         if shared.closing.is_cancelled() {
             // The log goes before the tail; that it cannot be read then is no news.
@@ -42,8 +44,11 @@ pub(super) async fn run(shared: &Shared) {
                 continue;
             }
             // What is missing does not come back: from its end on there is a feed again,
-            // and who was at the missing part is told.
-            ReadError::Damaged(_) => resume = None,
+            // and who is before that reads the log, and is told.
+            ReadError::Damaged(_) => {
+                resume = None;
+                head_start = 0;
+            }
             ReadError::Unavailable(_) => {}
         }
         // One that stays the same is said once.
@@ -64,15 +69,20 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
-/// Reads on from `resume`, or from near the end, until that fails.
-async fn read(shared: &Shared, resume: &mut Option<Arc<Place>>, pause: &mut Duration) -> ReadError {
+/// Reads on from `resume`, or from `head_start` records before the end, until that fails.
+async fn read(
+    shared: &Shared,
+    resume: &mut Option<Arc<Place>>,
+    head_start: u64,
+    pause: &mut Duration,
+) -> ReadError {
     let bounds = match shared.log.bounds().await {
         Err(error) => return error,
         Ok(bounds) => bounds,
     };
     let near_the_end = || {
         let ends = bounds.end.iter();
-        ends.map(|(partition, end)| end.saturating_sub(HEAD_START).max(bounds.start.get(partition)))
+        ends.map(|(partition, end)| end.saturating_sub(head_start).max(bounds.start.get(partition)))
             .collect::<Position>()
     };
     resume.take_if(|place| place.log != bounds.log);
