@@ -84,7 +84,8 @@ impl Batch {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// What it takes in memory, but for the events that were parsed.
+    pub fn bytes(&self) -> usize {
         // The fixed part stands for what the structs themselves take.
         self.records.iter().map(|record| record.bytes() + size_of::<FeedRecord>()).sum::<usize>()
             + size_of::<Self>()

@@ -3,8 +3,8 @@
 //! # What it promises
 //!
 //! * One tail per process reads the end of the log into a bounded ring ([`hub`]).
-//!   Subscribers at the end share what is in the ring; subscribers that are behind
-//!   it read the log themselves. The tail never waits for a subscriber.
+//!   Subscribers at the end share what is in the ring; for subscribers that are behind it,
+//!   a few readers read the log ([`catch_up`]). The tail never waits for a subscriber.
 //! * A subscriber gets each event behind its start once, in the order of each
 //!   partition, or a gap that says what it missed. Its cursor is a vector with one
 //!   offset per partition and moves over filtered-out records too, so that every
@@ -18,6 +18,7 @@
 //!
 //! Transports, and how events come to be written.
 
+mod catch_up;
 mod cursor;
 mod filter;
 mod hub;
@@ -51,6 +52,7 @@ pub use filter::MAX_FILTER_VALUES;
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
+use catch_up::CatchUp;
 use filter::Filter;
 use hub::{Hub, Signal};
 use reader::Skipped;
@@ -132,6 +134,7 @@ struct Metrics {
     delivered: Counter,
     undecodable: Counter,
     fell_behind: Counter,
+    catch_up: catch_up::Gauges,
 }
 
 impl Metrics {
@@ -149,6 +152,16 @@ impl Metrics {
             "Times that a stream fell out of the ring and went back to the log",
             self.fell_behind.clone(),
         );
+        r.register(
+            "catch_up_bytes",
+            "Bytes of the log that are kept for streams that are behind the ring",
+            self.catch_up.bytes.clone(),
+        );
+        r.register(
+            "catch_up_waiting",
+            "Streams that wait for what lies behind the ring",
+            self.catch_up.waiting.clone(),
+        );
     }
 }
 
@@ -161,6 +174,7 @@ pub struct Feed {
 struct Shared {
     log: Arc<dyn EventLog>,
     hub: Hub,
+    catch_up: CatchUp,
     options: Options,
     clock: Clock,
     metrics: Metrics,
@@ -170,7 +184,8 @@ struct Shared {
 }
 
 impl Feed {
-    /// A feed of `log`. [`Feed::run_tail`] has to run for anything to be live.
+    /// A feed of `log`. [`Feed::run_tail`] has to run for anything to be live, and
+    /// [`Feed::run_catch_up`] for anything that is older.
     pub fn build(
         log: Arc<dyn EventLog>,
         options: Options,
@@ -181,6 +196,7 @@ impl Feed {
         metrics.register(registry);
         let shared = Shared {
             hub: Hub::new(options.ring_bytes),
+            catch_up: CatchUp::new(metrics.catch_up.clone()),
             log,
             options,
             clock,
@@ -195,6 +211,12 @@ impl Feed {
     /// Reads the end of the log into the ring, for as long as it is polled.
     pub async fn run_tail(&self) {
         tail::run(&self.shared).await;
+    }
+
+    /// Reads the log for subscribers that are behind the ring, for as long as it is polled.
+    pub async fn run_catch_up(&self) {
+        let Shared { catch_up, log, hub, .. } = &*self.shared;
+        catch_up.run(&**log, hub).await;
     }
 
     /// Whether the tail is reading the log, and changes of that.

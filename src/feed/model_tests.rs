@@ -112,6 +112,8 @@ impl Running {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let feed = Feed::build(log, options, clock, &mut Registry::default());
         let tasks = Tasks::new();
+        let reading = feed.clone();
+        tasks.spawn("catch-up", Death::Fatal, async move { reading.run_catch_up().await });
         let lanes = [(); 2].map(|()| {
             let (lane, relay) = feed.lane();
             tasks.spawn("relay", Death::Fatal, relay.run());

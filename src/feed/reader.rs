@@ -4,7 +4,7 @@
 //! Opening ─► CatchingUp ◄─► Live ─► Closed
 //! ```
 //!
-//! Catching up reads the log; live reads the ring. Both deliver from the reader's
+//! Catching up asks for pages of the log; live reads the ring. Both deliver from the reader's
 //! own position, record by record, so that the hand-over between them can neither
 //! leave out nor repeat anything: whatever lies before the position is passed over.
 
@@ -13,15 +13,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::catch_up::Caught;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::hub::{Batch, FeedEvent, Found, Join};
 use super::{Feed, FeedError, Place, invariants, partition_offsets, proto_offset, proto_partition};
 use crate::clock::Timestamp;
-use crate::event_log::{LogId, LogReader, Position, ReadError, ReadLimits, Record, Trimmed};
+use crate::event_log::{LogId, Position, ReadError, ReadLimits, Record, Trimmed};
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
@@ -88,8 +89,8 @@ pub struct Reader {
 
 enum State {
     Opening,
-    /// Reads the log; the reader is opened when it is needed.
-    CatchingUp(Option<Box<dyn LogReader>>),
+    /// Reads the log; what it was asked for, if it was.
+    CatchingUp(Option<oneshot::Receiver<Result<Caught, ReadError>>>),
     /// Reads the ring; the number of the next batch.
     Live(u64),
     Closed,
@@ -199,8 +200,6 @@ impl Reader {
     /// One step of catching up.
     async fn catch_up(&mut self) -> Result<(), FeedError> {
         let shared = Arc::clone(&self.setup.feed.shared);
-        // Before the look at the ring, so that no publication after it is missed.
-        self.setup.published.mark_unchanged();
         match shared.hub.join(self.setup.log, &self.position) {
             Join::At(next) => {
                 self.state = State::Live(next);
@@ -214,36 +213,21 @@ impl Reader {
             Join::Replaced | Join::Behind => {}
         }
         let next_look = self.next_look();
-        let State::CatchingUp(log) = &mut self.state else { return Ok(()) };
-        let log = match log {
-            Some(log) => log,
-            None => {
-                let opened = shared.log.open_reader(self.setup.log, self.position.clone());
-                log.insert(opened.await?)
-            }
+        let State::CatchingUp(asked) = &mut self.state else { return Ok(()) };
+        let ask = || shared.catch_up.ask(self.setup.log, &self.position);
+        let caught = tokio::select! {
+            biased;
+            caught = asked.get_or_insert_with(ask) => caught,
+            () = shared.closing.cancelled() => return Ok(()),
+            () = tokio::time::sleep_until(next_look) => return Ok(()),
         };
-        let before = log.position().clone();
-        let mut reading = log.next(READ_LIMITS);
-        let read = loop {
-            tokio::select! {
-                biased;
-                read = &mut reading => break read?,
-                // There is nothing to read when the tail itself has only just reached the
-                // end; then the ring can be joined. Otherwise the read goes on: begun anew
-                // at each publication, it would never end on a busy log.
-                Ok(()) = self.setup.published.changed() => {
-                    if shared.hub.join(self.setup.log, &self.position) != Join::Behind {
-                        return Ok(());
-                    }
-                }
-                () = shared.closing.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(next_look) => return Ok(()),
-            }
-        };
-        drop(reading);
-        let mut events = Vec::new();
-        self.deliver(&Batch::new(before, read), &mut events);
-        self.flush(&mut events);
+        *asked = None;
+        // That nobody answers cannot happen: who is asked goes when the feed does.
+        if let Caught::Page(page) = caught.unwrap_or(Ok(Caught::Look))? {
+            let mut events = Vec::new();
+            self.deliver(&page, &mut events);
+            self.flush(&mut events);
+        }
         Ok(())
     }
 
