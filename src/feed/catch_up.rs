@@ -19,6 +19,9 @@
 //! reader (in Kafka 4 MiB of what was fetched ahead). A subscriber adds its question, and the
 //! page that it has been given and has not delivered yet, which is shared.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
