@@ -22,8 +22,8 @@
 //! # How it works
 //!
 //! A thread polls the producer ([`writer`]), another asks about the topic ([`monitor`]), and
-//! what both know is on the [`board`]. Readers poll their consumers themselves, woken by
-//! librdkafka ([`reader`], [`source`]); librdkafka's own queue, which is bounded, is what
+//! what both know is on the [`board`]. Readers poll their own consumers, woken by librdkafka
+//! ([`reader`], [`source`]); librdkafka's own queue, which is bounded, is what
 //! lies between.
 
 mod board;
