@@ -57,6 +57,7 @@ macro_rules! conformance_suite {
             reading_begins_anywhere,
             a_waiting_reader_is_woken,
             a_dropped_read_loses_nothing,
+            a_reader_can_go_anywhere,
             limits_are_kept_and_let_one_record_through,
             a_small_limit_starves_no_partition,
             bounds_include_what_was_acknowledged,
@@ -319,6 +320,62 @@ pub(crate) async fn a_dropped_read_loses_nothing<H: Harness>() {
             assert!(seen.insert((record.partition, record.offset)), "given twice");
         }
     }
+}
+
+pub(crate) async fn a_reader_can_go_anywhere<H: Harness>() {
+    let mut harness = H::create(2).await;
+    let writing = Writing::to(harness.log());
+    for number in 0..20u8 {
+        writing.append(u32::from(number % 2), &[number]).await;
+    }
+    let mut log = id(&harness.log()).await;
+    let mut reader = reader(&harness.log(), Position::default()).await;
+    let one = ReadLimits { records: 1, bytes: usize::MAX };
+    for from in [10, 3, 3, 0, 9, 1, 10] {
+        // Away from what was fetched and not read, also when that was being waited for.
+        let given_up = reader.next(one).now_or_never();
+        assert!(given_up.is_none_or(|read| read.is_ok()));
+        let place = Position::from(vec![from, 10 - from]);
+        reader.seek(log, place.clone());
+        assert!(reader.position().covers(&place) && place.covers(reader.position()));
+        let mut found = BTreeSet::new();
+        while found.len() < 10 {
+            let batch = next(&mut reader, ALL).await;
+            found.extend(batch.records.iter().map(|record| (record.partition, record.offset)));
+        }
+        let expected = (from..10).map(|at| (0, at)).chain((10 - from..10).map(|at| (1, at)));
+        assert!(found.into_iter().eq(expected), "from {from} on");
+    }
+    // To the end, where it is woken; a place that does not name all partitions; what is not
+    // there any more, twice, as it is missing from each place before it.
+    reader.seek(log, vec![10, 10].into());
+    assert!(reader.next(ALL).now_or_never().is_none(), "there is nothing to read");
+    writing.append(1, b"more").await;
+    assert_eq!(next(&mut reader, ALL).await.records[0].offset, 10);
+    harness.trim(1, 6).await;
+    for _ in 0..2 {
+        reader.seek(log, vec![10].into());
+        let (mut trimmed, mut offsets) = (Vec::new(), Vec::new());
+        while offsets.len() < 5 {
+            let batch = next(&mut reader, ALL).await;
+            trimmed.extend(batch.trimmed);
+            offsets.extend(batch.records.iter().map(|record| record.offset));
+        }
+        assert_eq!(trimmed, [Trimmed { partition: 1, from: 0, to: 6 }]);
+        assert_eq!(offsets, [6, 7, 8, 9, 10]);
+    }
+    // Another log, and back.
+    reader.seek(LogId(uuid::Uuid::max()), Position::default());
+    assert!(matches!(reader.next(ALL).await, Err(ReadError::Replaced)));
+    reader.seek(log, vec![9, 11].into());
+    assert_eq!(next(&mut reader, ALL).await.records[0].offset, 9);
+    writing.end().await;
+    drop(reader);
+    harness.reopen().await;
+    log = id(&harness.log()).await;
+    let mut reader = self::reader(&harness.log(), vec![10, 11].into()).await;
+    reader.seek(log, vec![0, 11].into());
+    assert_eq!(next(&mut reader, one).await.records[0].offset, 0);
 }
 
 pub(crate) async fn limits_are_kept_and_let_one_record_through<H: Harness>() {

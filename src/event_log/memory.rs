@@ -265,6 +265,11 @@ impl LogReader for Reader {
         .boxed()
     }
 
+    fn seek(&mut self, log: LogId, from: Position) {
+        self.log = log;
+        self.position = from;
+    }
+
     fn position(&self) -> &Position {
         &self.position
     }

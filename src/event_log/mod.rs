@@ -239,7 +239,8 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Opens a reader of the log `log` at `from`. Partitions that `from` does not name
     /// are read from their start. [`ReadError::Replaced`] where it is another log now,
-    /// as `from` means nothing there.
+    /// as `from` means nothing there. What a reader costs is up to the back end (a consumer,
+    /// with Kafka), so that who opens them has to set a limit to their number.
     fn open_reader(
         &self,
         log: LogId,
@@ -247,8 +248,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>>;
 
     /// As [`EventLog::open_reader`], for the one reader that follows the end for as long
-    /// as the process runs: it shares nothing with the other readers, and so never waits
-    /// for them.
+    /// as the process runs, and wants each record soon.
     fn open_tail(
         &self,
         log: LogId,
@@ -280,6 +280,11 @@ pub trait LogReader: Send {
     /// Dropping the future loses nothing: the next call returns the same again, also
     /// when it brings other limits.
     fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>>;
+
+    /// Goes to `from` of the log `log`, as if it were opened there: the next read begins there,
+    /// and ends with [`ReadError::Replaced`] where it is another log now. Cheaper than another
+    /// reader.
+    fn seek(&mut self, log: LogId, from: Position);
 
     /// Where the next read begins.
     fn position(&self) -> &Position;

@@ -48,14 +48,11 @@ impl Signal {
         self.ready.notified().await;
     }
 
-    /// From now on there is somebody for whom news is news.
-    pub fn add_listener(&self) {
+    /// From now on there is somebody for whom news is news, as long as what is returned
+    /// lives.
+    pub fn listen(self: &Arc<Self>) -> Listener {
         self.listeners.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The opposite of [`Signal::add_listener`].
-    pub fn remove_listener(&self) {
-        self.listeners.fetch_sub(1, Ordering::SeqCst);
+        Listener(Arc::clone(self))
     }
 
     /// Wakes the runtime, if somebody listens there: to wake another thread costs as much as
@@ -64,6 +61,16 @@ impl Signal {
         if self.listeners.load(Ordering::SeqCst) > 0 {
             self.ready.notify_one();
         }
+    }
+}
+
+/// Somebody who listens to a signal.
+#[derive(Debug)]
+pub(super) struct Listener(Arc<Signal>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::batch::{Batch, Keys};
 use super::filter::{Field, Filter};
-use super::hub::{Found, Hub, Signal};
+use super::hub::{Found, Hub, Listener, Signal};
 use super::invariants;
 use super::place::Place;
 
@@ -240,7 +240,7 @@ impl Dispatcher {
     /// A seat for a reader that goes on with the batch `number`.
     pub fn seat(self: &Arc<Self>, hub: &Hub, number: u64, filter: Option<Arc<Filter>>) -> Seat {
         // Before the look at the hub: what is published after it, the lane is told of.
-        self.signal.add_listener();
+        let listener = self.signal.listen();
         let mut state = self.state();
         if state.is_empty() {
             state.skip_to(hub.head());
@@ -258,7 +258,7 @@ impl Dispatcher {
             state.index.add(filter, key);
         }
         drop(state);
-        Seat { lane: Arc::clone(self), key, is_filtered }
+        Seat { lane: Arc::clone(self), key, is_filtered, _listener: listener }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -283,6 +283,7 @@ pub(super) struct Seat {
     lane: Arc<Dispatcher>,
     key: usize,
     is_filtered: bool,
+    _listener: Listener,
 }
 
 impl Seat {
@@ -360,7 +361,5 @@ impl Drop for Seat {
         if let Some(filter) = &slot.filter {
             state.index.remove(filter, self.key);
         }
-        drop(state);
-        self.lane.signal.remove_listener();
     }
 }

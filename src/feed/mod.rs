@@ -3,8 +3,8 @@
 //! # What it promises
 //!
 //! * One tail per process reads the end of the log into a bounded ring ([`hub`]).
-//!   Subscribers at the end share what is in the ring; subscribers that are behind
-//!   it read the log themselves. The tail never waits for a subscriber.
+//!   Subscribers at the end share what is in the ring; for subscribers that are behind it,
+//!   a few readers read the log ([`catch_up`]). The tail never waits for a subscriber.
 //! * A subscriber gets each event behind its start once, in the order of each
 //!   partition, or a gap that says what it missed. Its cursor is a vector with one
 //!   offset per partition and moves over filtered-out records too, so that every
@@ -12,7 +12,9 @@
 //! * The start is fixed before the first message: what is acknowledged later is
 //!   delivered.
 //! * Waking subscribers costs one wake-up across threads for each runtime that owns
-//!   connections ([`Lane`]), however many subscribers it has.
+//!   connections ([`lane`]), however many subscribers it has. Whoever has nothing in what is
+//!   new is not woken at all.
+//! * A message is written once for all who get it ([`written`]), from the bytes in the log.
 //!
 //! # What it may not know
 //!
@@ -58,6 +60,7 @@ pub use filter::MAX_FILTER_VALUES;
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
+use catch_up::CatchUp;
 use filter::Filter;
 use hub::Hub;
 use lane::Dispatcher;
@@ -141,6 +144,7 @@ struct Metrics {
     delivered: Counter,
     undecodable: Counter,
     fell_behind: Counter,
+    catch_up: catch_up::Gauges,
 }
 
 impl Metrics {
@@ -158,6 +162,16 @@ impl Metrics {
             "Times that a stream fell out of the ring and went back to the log",
             self.fell_behind.clone(),
         );
+        r.register(
+            "catch_up_bytes",
+            "Bytes of the log that are kept for streams that are behind the ring",
+            self.catch_up.bytes.clone(),
+        );
+        r.register(
+            "catch_up_waiting",
+            "Streams that wait for what lies behind the ring",
+            self.catch_up.waiting.clone(),
+        );
     }
 }
 
@@ -170,6 +184,7 @@ pub struct Feed {
 struct Shared {
     log: Arc<dyn EventLog>,
     hub: Hub,
+    catch_up: CatchUp,
     options: Options,
     clock: Clock,
     metrics: Metrics,
@@ -179,7 +194,8 @@ struct Shared {
 }
 
 impl Feed {
-    /// A feed of `log`. [`Feed::run_tail`] has to run for anything to be live.
+    /// A feed of `log`. [`Feed::run_tail`] has to run for anything to be live, and
+    /// [`Feed::run_catch_up`] for anything that is older.
     pub fn build(
         log: Arc<dyn EventLog>,
         options: Options,
@@ -190,6 +206,7 @@ impl Feed {
         metrics.register(registry);
         let shared = Shared {
             hub: Hub::new(options.ring_bytes),
+            catch_up: CatchUp::new(metrics.catch_up.clone()),
             log,
             options,
             clock,
@@ -204,6 +221,12 @@ impl Feed {
     /// Reads the end of the log into the ring, for as long as it is polled.
     pub async fn run_tail(&self) {
         tail::run(&self.shared).await;
+    }
+
+    /// Reads the log for subscribers that are behind the ring, for as long as it is polled.
+    pub async fn run_catch_up(&self) {
+        let Shared { catch_up, log, hub, .. } = &*self.shared;
+        catch_up.run(&**log, hub).await;
     }
 
     /// Whether the tail is reading the log, and changes of that.

@@ -4,7 +4,7 @@
 //! Opening ─► CatchingUp ◄─► Live ─► Closed
 //! ```
 //!
-//! Catching up reads the log; live reads the ring. Both deliver from the reader's
+//! Catching up asks for pages of the log; live reads the ring. Both deliver from the reader's
 //! own position, record by record, so that the hand-over between them can neither
 //! leave out nor repeat anything: whatever lies before the position is passed over.
 
@@ -114,7 +114,7 @@ pub struct Reader {
 enum State {
     /// With what is not delivered although it lies behind the start.
     Opening(Vec<Skipped>),
-    /// Reads the log.
+    /// Asks for pages of the log; what was asked, if something was.
     CatchingUp(Option<BoxFuture<'static, Result<Caught, FeedError>>>),
     /// Looks whether its place still is one of the log.
     FallingBehind(BoxFuture<'static, Result<(), FeedError>>),
@@ -313,7 +313,15 @@ impl Reader {
                     if join == Join::Replaced && shared.log.bounds().await?.log != place.log {
                         return Err(ReadError::Replaced.into());
                     }
-                    shared.catch_up(place).await
+                    tokio::select! {
+                        biased;
+                        // That nobody answers cannot happen: who is asked goes when the feed
+                        // does.
+                        caught = shared.catch_up.ask(&place) => {
+                            Ok(caught.unwrap_or(Ok(Caught::Look))?)
+                        }
+                        () = shared.closing.cancelled() => Ok(Caught::Look),
+                    }
                 };
                 State::CatchingUp(Some(reading.boxed()))
             }
@@ -474,7 +482,8 @@ impl Reader {
                 way.position.set(partition, offset);
             }
         }
-        self.place = if way.position == batch.after.position {
+        let after = &batch.after;
+        self.place = if way.position == after.position && way.time <= after.time {
             Arc::clone(&batch.after)
         } else {
             way.place()

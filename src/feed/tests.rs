@@ -35,6 +35,8 @@ impl Fixture {
         let (lane, relay) = feed.lane();
         let tasks = Tasks::new();
         tasks.spawn("relay", Death::Fatal, relay.run());
+        let reading = feed.clone();
+        tasks.spawn("catch-up", Death::Fatal, async move { reading.run_catch_up().await });
         Self { log, feed, lane, tasks }
     }
 

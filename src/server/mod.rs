@@ -1,9 +1,9 @@
 //! The running server: what starts after what, and what stops before what.
 //!
-//! Starting: bind → open the log → lanes → tail, admin → ready.
+//! Starting: bind → open the log → lanes → tail, catch-up, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
-//! flight finish → the log is flushed → the tail stops. At the deadline whatever is
+//! flight finish → the log is flushed → the feed's readers stop. At the deadline whatever is
 //! left is given up, and [`StopError`] says what.
 //!
 //! Connections are owned by [`lane`]s, threads with a single-threaded runtime each:
@@ -192,6 +192,8 @@ impl Server {
         let tasks = &self.tasks;
         let feed = self.feed.clone();
         tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
+        let feed = self.feed.clone();
+        tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
 
         let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });

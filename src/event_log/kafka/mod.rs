@@ -22,8 +22,8 @@
 //! # How it works
 //!
 //! A thread polls the producer ([`writer`]), another asks about the topic ([`monitor`]), and
-//! what both know is on the [`board`]. Readers poll their consumers themselves, woken by
-//! librdkafka ([`reader`], [`source`]); librdkafka's own queue, which is bounded, is what
+//! what both know is on the [`board`]. Readers poll their own consumers, woken by librdkafka
+//! ([`reader`], [`source`]); librdkafka's own queue, which is bounded, is what
 //! lies between.
 
 mod board;
@@ -52,7 +52,7 @@ use tokio::sync::watch;
 use self::board::Board;
 use self::context::Context;
 use self::monitor::Monitor;
-use self::reader::{Link, Pool, Shared, Tail};
+use self::reader::{Link, Reader};
 pub use self::settings::{
     DEFAULT_KEY_PARTITIONS, DEFAULT_TOPIC, MAX_KEY_PARTITIONS, MAX_QUEUED_KIB, MAX_QUEUED_RECORDS,
     MIN_QUEUED_PER_PARTITION, Options, Properties,
@@ -86,7 +86,6 @@ pub struct KafkaLog {
     key_partitions: u32,
     writer: Arc<Writer>,
     link: Link,
-    pool: Arc<Pool>,
 }
 
 impl KafkaLog {
@@ -106,7 +105,7 @@ impl KafkaLog {
         let link = Link { options, context, board, monitor };
         // What comes of it is on the board either way.
         let _ = tokio::time::timeout(FIRST_LOOK, settled.wait_for(|settled| *settled)).await;
-        Ok(Arc::new(Self { key_partitions, writer, link, pool: Arc::default() }))
+        Ok(Arc::new(Self { key_partitions, writer, link }))
     }
 }
 
@@ -141,7 +140,7 @@ impl EventLog for KafkaLog {
         from: Position,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
         async move {
-            let reader = Shared::open(self.link.clone(), Arc::clone(&self.pool), log, from).await?;
+            let reader = Reader::open(self.link.clone(), log, from).await?;
             Ok(Box::new(reader) as Box<dyn LogReader>)
         }
         .boxed()
@@ -153,7 +152,7 @@ impl EventLog for KafkaLog {
         from: Position,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, ReadError>> {
         async move {
-            let tail = Tail::open(self.link.clone(), log, from).await?;
+            let tail = Reader::open_tail(self.link.clone(), log, from).await?;
             Ok(Box::new(tail) as Box<dyn LogReader>)
         }
         .boxed()

@@ -1,14 +1,11 @@
-//! Readers of the topic: the tail with a consumer of its own, and the others, which share a
-//! few.
+//! Readers of the topic, each with a consumer of its own.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rdkafka::error::KafkaError;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::board::Board;
@@ -18,21 +15,8 @@ use super::settings::{Options, Reading};
 use super::source::{Source, Trouble};
 use crate::event_log::{Bounds, LogId, LogReader, Position, ReadBatch, ReadError, ReadLimits};
 
-/// How many consumers the readers share. Each costs a few threads, a connection to each
-/// broker, and what it fetches ahead.
-const SHARED_CONSUMERS: usize = 4;
-
-/// How long a reader that has nothing to read keeps its consumer while others wait for one.
-const IDLE_TURN: Duration = Duration::from_millis(200);
-
-/// The same for one that is waiting for the brokers.
-const BUSY_TURN: Duration = Duration::from_secs(2);
-
 /// How long a reader that lost its place waits before it looks for it.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long it then waits before it looks again.
-const IDLE_PAUSE: Duration = Duration::from_millis(250);
 
 /// How soon a reader that has come to an end asks whether there really is nothing more (what
 /// ends a transaction is no record, and moves the end), and how often it does so after that.
@@ -96,16 +80,14 @@ impl Link {
         }
     }
 
-    /// Reads with a source until there is something to hand out, or, with none, until
-    /// somebody else needs the source. May be dropped at any moment: what was taken stays in
-    /// the source.
+    /// Reads with a source until there is something to hand out. May be dropped at any
+    /// moment: what was taken stays in the source.
     async fn read(
         &self,
         source: &mut Source,
         log: LogId,
         limits: ReadLimits,
-        is_wanted: impl Fn() -> bool,
-    ) -> Result<Option<ReadBatch>, ReadError> {
+    ) -> Result<ReadBatch, ReadError> {
         let mut topic = self.board.topic();
         let mut waiting_since = Instant::now();
         loop {
@@ -115,7 +97,7 @@ impl Link {
             };
             source.take();
             if let Some(batch) = source.hand_out(limits) {
-                return Ok(Some(batch));
+                return Ok(batch);
             }
             let trouble = source.trouble();
             if trouble.is_some() {
@@ -131,14 +113,11 @@ impl Link {
                 }
                 continue;
             }
-            let turn = if source.is_at_end() { IDLE_TURN } else { BUSY_TURN };
             let patience = if source.is_rechecked() { RECHECK_INTERVAL } else { FIRST_RECHECK };
             tokio::select! {
                 () = source.ready() => {}
                 // The sender is on the board, which `self` holds.
                 _ = topic.changed() => {}
-                () = sleep(turn), if is_wanted() => return Ok(None),
-                () = sleep(IDLE_TURN), if !is_wanted() => {}
                 () = sleep_until(waiting_since + patience) => {
                     waiting_since = Instant::now();
                     source.set_rechecked();
@@ -157,35 +136,71 @@ fn unreadable(error: KafkaError) -> ReadError {
     ReadError::Unavailable(error.to_string().into())
 }
 
-/// The reader that follows the end of the log.
-pub(super) struct Tail {
+/// A reader with a consumer of its own, which is made at the first read.
+pub(super) struct Reader {
     link: Link,
+    reading: Reading,
     log: LogId,
-    source: Source,
+    /// Everything before it was handed out.
+    position: Position,
+    source: Option<Source>,
+    /// The source reads on from the position.
+    is_assigned: bool,
 }
 
-impl Tail {
-    /// A tail that begins at `from`.
+impl Reader {
+    /// A reader that begins at `from`. Its consumer is a few threads, a connection to each
+    /// broker, and what it fetches ahead.
     pub async fn open(link: Link, log: LogId, from: Position) -> Result<Self, ReadError> {
-        let mut source = link.source(Reading::Tail).await?;
-        link.assign(&mut source, log, &from).await?;
-        Ok(Self { link, log, source })
+        link.bounds_of(log).await?;
+        Ok(Self::new(link, Reading::Past, log, from))
+    }
+
+    /// A reader that follows the end of the log from `from` on.
+    pub async fn open_tail(link: Link, log: LogId, from: Position) -> Result<Self, ReadError> {
+        let mut tail = Self::new(link, Reading::Tail, log, from);
+        tail.assign().await?;
+        Ok(tail)
+    }
+
+    fn new(link: Link, reading: Reading, log: LogId, from: Position) -> Self {
+        Self { link, reading, log, position: from, source: None, is_assigned: false }
+    }
+
+    /// Has a source that reads on from the position.
+    async fn assign(&mut self) -> Result<(), ReadError> {
+        if self.source.is_none() {
+            self.source = Some(self.link.source(self.reading).await?);
+        }
+        let source = self.source.as_mut().expect("it was made");
+        if !self.is_assigned {
+            source.forget();
+            self.link.assign(source, self.log, &self.position).await?;
+            self.is_assigned = true;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
+        self.assign().await?;
+        let source = self.source.as_mut().expect("it was assigned");
+        let batch = self.link.read(source, self.log, limits).await?;
+        self.position.clone_from(&batch.position);
+        Ok(batch)
     }
 }
 
-impl LogReader for Tail {
-    /// Ends when the brokers cannot be reached, so that whoever follows the log knows that
-    /// there may be news that he does not see.
+impl LogReader for Reader {
+    /// That of the tail ends when the brokers cannot be reached, so that whoever follows the
+    /// log knows that there may be news that he does not see. The others wait for them.
     fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>> {
         async move {
             let mut reachable = self.link.board.reachable();
+            let follows = self.reading == Reading::Tail;
             tokio::select! {
                 biased;
-                read = self.link.read(&mut self.source, self.log, limits, || false) => {
-                    // Nobody else wants it.
-                    read?.ok_or_else(|| ReadError::Unavailable("nothing was read".into()))
-                }
-                Ok(verdict) = reachable.wait_for(Result::is_err) => {
+                read = self.read(limits) => read,
+                Ok(verdict) = reachable.wait_for(Result::is_err), if follows => {
                     let why = verdict.clone().err().unwrap_or_else(|| "unreachable".into());
                     Err(ReadError::Unavailable(why))
                 }
@@ -194,177 +209,10 @@ impl LogReader for Tail {
         .boxed()
     }
 
-    fn position(&self) -> &Position {
-        self.source.position()
-    }
-}
-
-/// The consumers that readers share: a reader has one while it waits for an answer, and
-/// finds it as it left it if nobody else needed it in the meantime.
-#[derive(Default)]
-pub(super) struct Pool {
-    seats: Mutex<Vec<Seat>>,
-    permits: Permits,
-    /// Readers that wait for a consumer.
-    waiting: AtomicUsize,
-    next_reader: AtomicU64,
-}
-
-struct Permits(Semaphore);
-
-impl Default for Permits {
-    fn default() -> Self {
-        Self(Semaphore::new(SHARED_CONSUMERS))
-    }
-}
-
-/// A consumer that nobody is using, and who used it last.
-struct Seat {
-    source: Source,
-    reader: u64,
-}
-
-impl Pool {
-    /// A consumer for a reader: the one that it had, or a new one, or the one that has been
-    /// left alone for the longest.
-    async fn take(&self, link: &Link, reader: u64) -> Result<Taking<'_>, ReadError> {
-        let waiting = Waiting::new(&self.waiting);
-        let permit = self.permits.0.acquire().await;
-        drop(waiting);
-        let Ok(permit) = permit else {
-            return Err(ReadError::Unavailable("the log is being closed".into()));
-        };
-        let seat = {
-            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            match seats.iter().position(|seat| seat.reader == reader) {
-                Some(index) => Some(seats.remove(index)),
-                // As many are in use as permits are out, so that there is one left when
-                // there are as many as there may be.
-                None if seats.len() + SHARED_CONSUMERS - self.permits.0.available_permits()
-                    > SHARED_CONSUMERS =>
-                {
-                    Some(seats.remove(0))
-                }
-                None => None,
-            }
-        };
-        let (source, is_as_left) = match seat {
-            Some(Seat { source, reader: last }) => (source, last == reader),
-            None => (link.source(Reading::Past).await?, false),
-        };
-        Ok(Taking { pool: self, source: Some(source), reader, is_as_left, _permit: permit })
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// Counts a reader that waits, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A consumer in use; goes back to the pool when dropped, and the permit after it.
-struct Taking<'a> {
-    pool: &'a Pool,
-    source: Option<Source>,
-    reader: u64,
-    /// It is as this reader left it.
-    is_as_left: bool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Taking<'_> {
-    fn source(&mut self) -> &mut Source {
-        self.source.as_mut().expect("it is there until it is given back")
-    }
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        if let Some(source) = self.source.take() {
-            // Unless it was assigned, it is of no more use to the reader than any other.
-            let reader = if self.is_as_left { self.reader } else { 0 };
-            let mut seats = self.pool.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            seats.push(Seat { source, reader });
-        }
-    }
-}
-
-/// A reader that shares consumers with others.
-pub(super) struct Shared {
-    link: Link,
-    pool: Arc<Pool>,
-    log: LogId,
-    reader: u64,
-    position: Position,
-}
-
-impl Shared {
-    /// A reader that begins at `from`.
-    pub async fn open(
-        link: Link,
-        pool: Arc<Pool>,
-        log: LogId,
-        from: Position,
-    ) -> Result<Self, ReadError> {
-        link.bounds_of(log).await?;
-        let reader = pool.next_reader.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Self { link, pool, log, reader, position: from })
-    }
-
-    async fn read(&mut self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
-        loop {
-            let mut taking = self.pool.take(&self.link, self.reader).await?;
-            if !taking.is_as_left {
-                let (log, from) = (self.log, &self.position);
-                taking.source().forget();
-                self.link.assign(taking.source(), log, from).await?;
-                taking.is_as_left = true;
-            }
-            let pool = Arc::clone(&self.pool);
-            let wanted = move || pool.is_wanted();
-            let batch = self.link.read(taking.source(), self.log, limits, wanted).await?;
-            match batch {
-                Some(batch) => {
-                    self.position.clone_from(&batch.position);
-                    return Ok(batch);
-                }
-                None => {
-                    drop(taking);
-                    sleep(IDLE_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Shared {
-    /// The consumer that it had must not go on fetching for nobody.
-    fn drop(&mut self) {
-        let mut seats = self.pool.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = seats.iter().position(|seat| seat.reader == self.reader);
-        let seat = mine.map(|index| seats.remove(index));
-        drop(seats);
-        drop(seat);
-    }
-}
-
-impl LogReader for Shared {
-    fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>> {
-        self.read(limits).boxed()
+    fn seek(&mut self, log: LogId, from: Position) {
+        self.log = log;
+        self.position = from;
+        self.is_assigned = false;
     }
 
     fn position(&self) -> &Position {

@@ -131,7 +131,7 @@ impl Source {
         Ok(())
     }
 
-    /// Forgets whom it was read for, before it is assigned for another reader.
+    /// Forgets what was noted for a place, before it is assigned to another one.
     pub fn forget(&mut self) {
         self.trimmed.clear();
     }

@@ -14,10 +14,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
-use crate::event_log::conformance::{
-    Harness, Writing, conformance_suite, next, reader, record, within_patience,
-};
-use crate::event_log::{AppendError, EventLog, Offset, Partition, ReadLimits};
+use crate::event_log::conformance::{Harness, Writing, conformance_suite, record, within_patience};
+use crate::event_log::{AppendError, EventLog, Offset, Partition};
 
 #[allow(clippy::disallowed_methods, reason = "tests are told where the broker is")]
 fn variable(name: &str) -> Option<String> {
@@ -145,42 +143,6 @@ async fn a_producer_that_failed_for_good_is_built_anew() {
             assert!(appended.offset >= taken, "round {round}");
             log.health().wait_for(|health| *health == Health::Writable).await.expect("it is open");
         }
-        writing.end().await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_readers_than_consumers_all_get_everything() {
-    if !has_broker() {
-        return;
-    }
-    within_patience(async {
-        let log = open(&options(2)).await;
-        let writing = Writing::to(log.clone());
-        for number in 0..50u8 {
-            writing.append(u32::from(number % 2), &[number]).await;
-        }
-        let as_log: Arc<dyn EventLog> = log.clone();
-        let mut readers = Vec::new();
-        for _ in 0..12 {
-            readers.push(reader(&as_log, Position::default()).await);
-        }
-        let few = ReadLimits { records: 7, bytes: 1 << 20 };
-        // All read to the end, and wait there together for one more.
-        let reading = join_all(readers.iter_mut().map(async |reader| {
-            let mut found = Vec::new();
-            while found.len() < 51 {
-                found.extend(next(reader, few).await.records.into_iter().map(|r| r.value));
-            }
-            found.sort_unstable();
-            assert!(found.iter().map(|value| value[0]).eq(0..51));
-        }));
-        let (_, ()) = tokio::join!(reading, async {
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            writing.append(0, &[50]).await;
-        });
-        drop(readers);
         writing.end().await;
     })
     .await;

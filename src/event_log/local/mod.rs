@@ -169,6 +169,14 @@ impl Shared {
     fn check(&self, log: LogId) -> Result<(), ReadError> {
         if self.id == log { Ok(()) } else { Err(ReadError::Replaced) }
     }
+
+    /// The same place, with every partition named.
+    fn named(&self, mut place: Position) -> Position {
+        for partition in 0..self.partitions {
+            place.set(partition, place.get(partition));
+        }
+        place
+    }
 }
 
 impl LocalLog {

@@ -15,8 +15,8 @@ use super::store::{self, PartitionSql, explain, from_sql, to_sql};
 use super::{Cache, Shared};
 use crate::clock::Timestamp;
 use crate::event_log::{
-    Bounds, LogReader, Offset, Partition, Position, ReadBatch, ReadError, ReadLimits, Record,
-    Trimmed,
+    Bounds, LogId, LogReader, Offset, Partition, Position, ReadBatch, ReadError, ReadLimits,
+    Record, Trimmed,
 };
 
 /// How many reads of the database run at a time. More would only compete with the
@@ -188,6 +188,8 @@ impl Gather {
 /// A reader of all partitions.
 pub(super) struct LocalReader {
     shared: Arc<Shared>,
+    /// The log that its position is of.
+    log: LogId,
     bounds: watch::Receiver<Bounds>,
     position: Position,
     /// The partition that is read first next time, so that each is in its turn,
@@ -200,14 +202,20 @@ pub(super) struct LocalReader {
 }
 
 impl LocalReader {
-    pub(super) fn new(shared: Arc<Shared>, mut from: Position) -> Self {
-        for partition in 0..shared.partitions {
-            from.set(partition, from.get(partition));
+    pub(super) fn new(shared: Arc<Shared>, from: Position) -> Self {
+        let position = shared.named(from);
+        Self {
+            log: shared.id,
+            bounds: shared.bounds.clone(),
+            shared,
+            position,
+            turn: 0,
+            pending: None,
         }
-        Self { bounds: shared.bounds.clone(), shared, position: from, turn: 0, pending: None }
     }
 
     async fn read_next(&mut self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
+        self.shared.check(self.log)?;
         loop {
             let pending = match &mut self.pending {
                 Some(pending) => pending,
@@ -375,6 +383,12 @@ fn shared_copy(block: &mut BytesMut, bytes: &[u8]) -> Bytes {
 impl LogReader for LocalReader {
     fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>> {
         self.read_next(limits).boxed()
+    }
+
+    fn seek(&mut self, log: LogId, from: Position) {
+        self.log = log;
+        self.position = self.shared.named(from);
+        self.pending = None;
     }
 
     fn position(&self) -> &Position {

@@ -53,6 +53,9 @@ impl Part {
 pub(super) struct Epoch {
     pub log: LogId,
     pub parts: Vec<Part>,
+    /// What those who began said of their place: everything up to that time lies before it.
+    /// Who comes by may say it too.
+    pub claims: Vec<(Position, Timestamp)>,
 }
 
 impl Epoch {
@@ -99,7 +102,11 @@ impl World {
 
     fn begin_epoch(&mut self, partitions: usize) {
         let log = self.log.id();
-        self.epochs.push(Epoch { log, parts: vec![Part::default(); partitions] });
+        self.epochs.push(Epoch {
+            log,
+            parts: vec![Part::default(); partitions],
+            claims: Vec::new(),
+        });
     }
 
     pub fn epoch(&self) -> usize {
@@ -477,7 +484,8 @@ impl Account {
         let newest = newest(epoch, (&before.position, &cursor.position), gap);
         assert!(newest.is_none_or(|time| cursor.time >= time), "{cursor:?} is behind {newest:?}");
         let ends = cursor.position.iter().filter_map(|(_, offset)| offset.checked_sub(1));
-        let most = ends.map(time_of).max().unwrap_or_default().max(before.time);
+        let claims = epoch.claims.iter().filter(|(place, _)| cursor.position.covers(place));
+        let most = ends.map(time_of).chain(claims.map(|(_, time)| *time)).max().unwrap_or_default();
         assert!(cursor.time <= most, "{cursor:?} says more than {most}");
         if let Some((reason, partition, missed)) = self.owed.pop_front() {
             let gap = gap.unwrap_or_else(|| panic!("a gap is owed, not {response:?}"));
