@@ -58,6 +58,19 @@ class Kafka:
             raise RuntimeError(f"kcat ended with {done.returncode}:\n{done.stderr}")
         return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
 
+    def records(self):
+        """Partition, offset and value of each record of the topic, as kcat finds them."""
+        with subprocess.Popen(
+            ["kcat", "-b", self.addresses, "-t", TOPIC, "-C", "-q", "-e", "-f", "%p %o %S\n%s"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        ) as kcat:
+            for line in kcat.stdout:
+                partition, offset, size = map(int, line.split())
+                yield partition, offset, kcat.stdout.read(size)
+        if kcat.returncode != 0:
+            raise RuntimeError(f"kcat ended with {kcat.returncode}")
+
     def in_sync(self):
         """How many replicas are in sync, by partition, as one of the brokers has it."""
         done = subprocess.run(

@@ -53,6 +53,8 @@ class Logged:
     offset: int
     # Empty unless the origin was asked for.
     request_id: str = ""
+    event_type: str = ""
+    guild_id: str = ""
 
     @classmethod
     def of(cls, delivered):
@@ -65,6 +67,8 @@ class Logged:
             delivered.get("partition", 0),
             int(delivered.get("offset", "0")),
             event.get("origin", {}).get("requestId", ""),
+            event.get("eventType", ""),
+            event.get("guildJoined", {}).get("guildId", ""),
         )
 
 
@@ -186,6 +190,32 @@ def by_partition(events):
     for event in events:
         partitions[event.partition].append(event)
     return partitions
+
+
+def check_start(account, starts, exactly):
+    """A stream starts behind what its subscriber has processed; `exactly` if it wants all."""
+    for partition, start in starts.items():
+        due = account.due(partition)
+        if start < due or (exactly and start != due):
+            raise Broken(f"partition {partition}: a stream starts at {start}, {due} is due")
+    if missing := account.dues().keys() - starts.keys():
+        raise Broken(f"a stream starts without partitions {missing}")
+
+
+def check_account(who, account, expected):
+    """A subscriber has processed what it should have: same events, same order, each once."""
+    if account.partitions == expected.partitions:
+        return account.events()
+    nothing = (0, 0, 0)
+    for partition in sorted(account.partitions.keys() | expected.partitions.keys()):
+        count, due, _ = found = account.partitions.get(partition, nothing)
+        wanted_count, wanted_due, _ = wanted = expected.partitions.get(partition, nothing)
+        if found != wanted:
+            raise Broken(
+                f"{who}, partition {partition}: {count} events up to offset {due}, "
+                f"{wanted_count} up to {wanted_due} are in the topic"
+                + (", and not the same ones" if (count, due) == (wanted_count, wanted_due) else "")
+            )
 
 
 def check_deadlines(calls):

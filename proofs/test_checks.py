@@ -5,8 +5,10 @@ import dataclasses
 
 import pytest
 
+import accounts
 import calling
 import checks
+import kafka_feed
 import throughput
 
 
@@ -199,3 +201,93 @@ def test_answers_are_read_from_grpc_web():
     framed = b"\0\0\0\0\x02\x38\x07" + b"\x80\0\0\0\x0fgrpc-status:0\r\n"
     assert list(calling.frames(framed)) == [(False, b"\x38\x07"), (True, b"grpc-status:0\r\n")]
     assert calling.fields(b"\x38\xac\x02") == {7: [300]}
+
+
+def log_and_account():
+    """Of the log, and a copy to change."""
+    log = logged(receipts())
+    return log, accounts.account_of(log)
+
+
+def test_an_account_of_other_events_is_found_out():
+    log, expected = log_and_account()
+    # Partitions have no order among each other.
+    other_way = sorted(log, key=lambda event: event.partition)
+    assert checks.check_account("she", accounts.account_of(other_way), expected) == len(log)
+    for wrong, found in [
+        (log[1:], "she, partition 0: 2 events up to offset 3, 3 up to 3 are in the topic$"),
+        (log[:-1], "partition 1: 2 events up to offset 2, 3 up to 3"),
+        ([event for event in log if event.partition == 0], "partition 1: 0 events"),
+        ([*log, dataclasses.replace(log[0], partition=2)], "partition 2: 1 events"),
+        (replaced(log, 3, event_id="e9"), "partition 1: .*, and not the same ones"),
+        (replaced(replaced(log, 0, event_id="e2"), 2, event_id="e0"), "not the same ones"),
+        ([], "partition 0: 0 events"),
+    ]:
+        with pytest.raises(checks.Broken, match=found):
+            checks.check_account("she", accounts.account_of(wrong), expected)
+
+
+def test_an_event_that_comes_again_or_is_left_out_is_found_out_at_once():
+    account = accounts.Account()
+    account.take(0, 0, b"e0", all_come=True)
+    with pytest.raises(checks.Broken, match="offset 0 came again, 1 is due"):
+        account.take(0, 0, b"e0", all_come=False)
+    with pytest.raises(checks.Broken, match="offset 2 came, 1 is due"):
+        account.take(0, 2, b"e2", all_come=True)
+    account.take(0, 2, b"e2", all_come=False)
+    assert account.dues() == {0: 3} and account.events() == 2
+
+
+def test_a_stream_that_starts_elsewhere_is_found_out():
+    _, account = log_and_account()
+    checks.check_start(account, {0: 3, 1: 3, 2: 0}, exactly=True)
+    checks.check_start(account, {0: 3, 1: 9}, exactly=False)
+    for starts, exactly, found in [
+        ({0: 3, 1: 2}, False, "partition 1: a stream starts at 2, 3 is due"),
+        ({0: 4, 1: 3}, True, "partition 0: a stream starts at 4, 3 is due"),
+        ({0: 3}, False, "without partitions {1}"),
+    ]:
+        with pytest.raises(checks.Broken, match=found):
+            checks.check_start(account, starts, exactly)
+
+
+def test_the_filter_is_that_of_the_schema():
+    purchase = checks.Logged("e0", "alice", 1, 0, 0, event_type="item_purchased")
+    joined = checks.Logged("e1", "bob", 0, 0, 1, event_type="guild_joined", guild_id="owls")
+
+    def wanted(**lists):
+        filter_ = accounts.Filter(**lists)
+        return [event.event_id for event in (purchase, joined) if filter_.wants(event)]
+
+    assert wanted() == ["e0", "e1"]
+    assert wanted(types=("guild_joined",)) == ["e1"]
+    assert wanted(players=("alice", "bob"), types=("item_purchased",)) == ["e0"]
+    assert wanted(guilds=("owls", "foxes")) == ["e1"]
+    assert wanted(guilds=("owls",), players=("alice",)) == []
+    message = accounts.Filter(types=("a",), guilds=("b", "c")).message()
+    assert calling.fields(message) == {1: [b"a"], 3: [b"b", b"c"]}
+
+
+def test_a_record_is_the_event_that_the_feed_delivers():
+    purchase = calling.text_field(1, "e0") + calling.text_field(2, "item_purchased")
+    purchase += calling.text_field(3, "alice") + calling.bytes_field(17, b"\x10\x07")
+    delivered = {
+        "event": {
+            "eventId": "e0",
+            "eventType": "item_purchased",
+            "playerId": "alice",
+            "itemPurchased": {"quantity": 7},
+        },
+        "partition": 2,
+        "offset": "5",
+    }
+    assert kafka_feed.logged(2, 5, purchase) == checks.Logged.of(delivered)
+
+
+def test_what_a_subscriber_does_follows_from_its_seed():
+    options = kafka_feed.SIZES["full"]
+    one, other = (list(kafka_feed.plans(options, "", None)) for _ in range(2))
+    assert [plan.acts() for plan in one] == [plan.acts() for plan in other]
+    assert len(one) == 50
+    assert sum(plan.resumes + plan.heartbeat_resumes for plan in one) == 1_000
+    assert len({tuple(plan.acts()) for plan in one}) == len(one)
