@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::batch::{Batch, Keys};
 use super::filter::{Field, Filter};
@@ -39,7 +40,9 @@ struct State {
     index: Index,
     /// Filtered readers who want to be woken by whatever comes next.
     looking: Vec<usize>,
-    /// Nobody hands anything out any more.
+    /// When that was.
+    handed_out: Option<Instant>,
+    /// The readers have to end.
     closed: bool,
 }
 
@@ -216,6 +219,7 @@ impl Dispatcher {
     /// Hands out what was published.
     pub fn hand_out(&self, hub: &Hub) {
         let mut state = self.state();
+        state.handed_out = Some(Instant::now());
         while !state.is_empty() {
             match hub.find(state.next) {
                 Found::Batch(batch) => state.hand_out(batch),
@@ -225,12 +229,7 @@ impl Dispatcher {
         }
     }
 
-    /// Has every reader look up.
-    pub fn wake_all(&self) {
-        self.state().wake_all();
-    }
-
-    /// Ends all readers, as there is nobody left to wake them.
+    /// Ends all readers.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -268,8 +267,14 @@ impl Dispatcher {
 
 /// What a live reader finds.
 pub(super) enum Next {
-    /// A batch to go on with, and how many more wait behind it.
-    Batch(Arc<Batch>, u64),
+    /// A batch to go on with.
+    Batch {
+        batch: Arc<Batch>,
+        /// How many more wait behind it.
+        waiting: u64,
+        /// About the time now, which to ask for each time would cost more than all else here.
+        now: Instant,
+    },
     /// The next batch is not wanted now.
     Later,
     /// The next batch has left the ring.
@@ -311,7 +316,8 @@ impl Seat {
                 Found::Batch(batch) => {
                     let waiting = state.next - number - 1;
                     state.slots(self.is_filtered)[self.key].standing = Standing::At(number + 1);
-                    return Poll::Ready(Next::Batch(batch, waiting));
+                    let now = state.handed_out.unwrap_or_else(Instant::now);
+                    return Poll::Ready(Next::Batch { batch, waiting, now });
                 }
                 Found::Gone => return Poll::Ready(Next::Gone),
                 Found::Nothing => {}

@@ -309,7 +309,7 @@ impl Relay {
         loop {
             tokio::select! {
                 () = self.dispatcher.news() => self.dispatcher.hand_out(&self.shared.hub),
-                () = &mut closing => self.dispatcher.wake_all(),
+                () = &mut closing => self.dispatcher.close(),
             }
         }
     }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,11 +104,14 @@ pub struct Reader {
     /// The last of these says that it has caught up.
     says_caught_up: bool,
     delivered: u64,
+    /// The time of this step, or a little before it.
+    now: Instant,
     last_message: Instant,
     /// When it is closed for its age.
     closes_at: Option<Instant>,
-    /// Rings at or before [`Reader::next_look`].
+    /// Rings at or before [`Reader::next_look`], for whom it was asked last.
     timer: Option<Pin<Box<Sleep>>>,
+    timer_wakes: Option<Waker>,
 }
 
 enum State {
@@ -136,6 +139,7 @@ struct Picked {
 
 impl Reader {
     pub(super) fn new(setup: Setup) -> Self {
+        let now = Instant::now();
         Self {
             feed: setup.feed,
             _permit: setup.permit,
@@ -151,9 +155,11 @@ impl Reader {
             due: VecDeque::new(),
             says_caught_up: false,
             delivered: 0,
-            last_message: Instant::now(),
-            closes_at: setup.max_age.map(|age| Instant::now() + spread_age(age)),
+            now,
+            last_message: now,
+            closes_at: setup.max_age.map(|age| now + spread_age(age)),
             timer: None,
+            timer_wakes: None,
         }
     }
 
@@ -169,16 +175,11 @@ impl Reader {
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FeedError>>> {
         for _ in 0..STEPS_IN_A_ROW {
             if let Some(message) = self.due.pop_front() {
-                self.last_message = Instant::now();
                 self.says_caught_up &= !self.due.is_empty();
                 return Poll::Ready(Some(Ok(message)));
             }
             if self.is_done() || matches!(self.state, State::Closed) {
                 return Poll::Ready(None);
-            }
-            if let Some(reason) = self.reason_to_close() {
-                self.close(reason);
-                continue;
             }
             match self.step(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -187,8 +188,8 @@ impl Reader {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Pending => {
-                    // It is time for a heartbeat, or to close.
                     ready!(self.poll_timer(cx));
+                    self.now = Instant::now();
                 }
             }
             if let Some(target) = self.target.take_if(|end| self.place.position.covers(end)) {
@@ -196,7 +197,9 @@ impl Reader {
                 self.say(Response::CaughtUp(proto::CaughtUp { end_offsets }));
                 self.says_caught_up = true;
             }
-            if self.due.is_empty() && Instant::now() >= self.next_heartbeat() {
+            if self.closes_at.is_some_and(|at| self.now >= at) && !self.is_done() {
+                self.close(proto::ClosingReason::MaxAge);
+            } else if self.due.is_empty() && self.now >= self.next_heartbeat() {
                 self.say_heartbeat();
             }
         }
@@ -238,6 +241,11 @@ impl Reader {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let at = self.next_look();
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        let is_set = self.timer_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_set && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.timer_wakes = Some(cx.waker().clone());
         loop {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= at {
@@ -273,16 +281,6 @@ impl Reader {
         place.cursor().to_owned()
     }
 
-    fn reason_to_close(&self) -> Option<proto::ClosingReason> {
-        if self.feed.shared.closing.is_cancelled() {
-            Some(proto::ClosingReason::Shutdown)
-        } else if self.closes_at.is_some_and(|at| Instant::now() >= at) {
-            Some(proto::ClosingReason::MaxAge)
-        } else {
-            None
-        }
-    }
-
     fn open(&mut self, skipped: Vec<Skipped>) {
         let mut start = self.place.position.clone();
         for Skipped { missed, .. } in &skipped {
@@ -299,7 +297,11 @@ impl Reader {
 
     /// Goes over to the ring, or asks for what lies between.
     fn catch_up(&mut self) {
+        self.now = Instant::now();
         let shared = &self.feed.shared;
+        if shared.closing.is_cancelled() {
+            return self.close(proto::ClosingReason::Shutdown);
+        }
         let join = shared.hub.join(&self.place);
         self.state = match join {
             Join::At(number) => {
@@ -338,7 +340,8 @@ impl Reader {
             let hub = &self.feed.shared.hub;
             let fits = |batch: &Batch| picked.has_room_for(batch);
             match seat.poll(cx, hub, &mut self.place, may_follow, fits) {
-                Poll::Ready(Next::Batch(batch, waiting)) => {
+                Poll::Ready(Next::Batch { batch, waiting, now }) => {
+                    self.now = self.now.max(now);
                     let is_alone = picked.batches == 0 && waiting == 0;
                     let is_large = batch.record_bytes() >= MERGE_BELOW_BYTES;
                     if self.takes_whole(&batch) && (is_alone || is_large) {
@@ -417,7 +420,7 @@ impl Reader {
         if events > 0 {
             self.delivered += events;
             self.feed.shared.metrics.delivered.inc_by(events);
-            self.due.push_back(batch.message(self.include_origin).clone());
+            self.send(batch.message(self.include_origin).clone());
         }
     }
 
@@ -507,7 +510,7 @@ impl Reader {
         let Picked { entries, events, .. } = std::mem::take(picked);
         if events > 0 {
             self.feed.shared.metrics.delivered.inc_by(events);
-            self.due.push_back(written::chosen(self.place.cursor(), &entries));
+            self.send(written::chosen(self.place.cursor(), &entries));
         }
     }
 
@@ -557,6 +560,9 @@ impl Reader {
     }
 
     fn close(&mut self, reason: proto::ClosingReason) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
         self.find_place();
         let delay = match reason {
             proto::ClosingReason::MaxAge => Duration::ZERO,
@@ -579,7 +585,12 @@ impl Reader {
 
     /// Puts a message behind those that are due, with the cursor of this moment.
     fn say(&mut self, response: Response) {
-        self.due.push_back(written::message(self.place.cursor(), response));
+        self.send(written::message(self.place.cursor(), response));
+    }
+
+    fn send(&mut self, message: Bytes) {
+        self.last_message = self.now;
+        self.due.push_back(message);
     }
 }
 

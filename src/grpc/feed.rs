@@ -1,7 +1,6 @@
 //! `EventFeedService`. `StreamEvents` is served by hand: its messages come from the feed
 //! ready to be sent, and most of them go to many.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::frames::{self, OneMessage};
 use super::stubs::event_feed_service_server::EventFeedService;
-use super::{Options, request, status};
+use super::{Options, ResponseBody, request, status};
 use crate::feed::{Lane, Reader};
 use crate::proto;
 
@@ -63,7 +62,7 @@ pub(super) fn stream_events<B>(
     feed: Lane,
     options: &Options,
     request: http::Request<OneMessage<B>>,
-) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + Send + use<B>
+) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<B>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -75,7 +74,9 @@ where
         let subscribing = async move { Ok(feed.subscribe(&caller, subscription?).await?) };
         subscribe(subscribing.boxed(), deadline)
     });
-    answer.map(|answer| Ok(answer.unwrap_or_else(Status::into_http)))
+    answer.map(|answer| {
+        answer.unwrap_or_else(|status| status.into_http::<Body>().map(ResponseBody::from))
+    })
 }
 
 fn read(body: &Bytes) -> Result<proto::StreamEventsRequest, Status> {
@@ -87,7 +88,7 @@ fn read(body: &Bytes) -> Result<proto::StreamEventsRequest, Status> {
 async fn subscribe(
     subscribing: BoxFuture<'static, Result<Reader, Status>>,
     deadline: Option<Instant>,
-) -> Result<http::Response<Body>, Status> {
+) -> Result<http::Response<ResponseBody>, Status> {
     let reader = match deadline {
         None => subscribing.await?,
         Some(deadline) => timeout_at(deadline, subscribing)
@@ -95,13 +96,14 @@ async fn subscribe(
             .map_err(|_elapsed| status::stream_deadline())??,
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    let mut response = http::Response::new(Body::new(Messages { reader: Some(reader), deadline }));
+    let messages = Box::new(Messages { reader: Some(reader), deadline });
+    let mut response = http::Response::new(ResponseBody::Stream(messages));
     response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
     Ok(response)
 }
 
 /// The messages of a reader until it ends or the deadline comes.
-struct Messages {
+pub struct Messages {
     /// None once the status has been said.
     reader: Option<Reader>,
     deadline: Option<Pin<Box<Sleep>>>,

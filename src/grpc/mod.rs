@@ -13,6 +13,7 @@
 //! does. [`status`] is the only place that knows gRPC's codes.
 
 mod access;
+mod body;
 pub mod codec;
 mod feed;
 mod frames;
@@ -44,6 +45,7 @@ use crate::telemetry::AccessLog;
 
 use access::Access;
 pub use access::Metrics;
+pub use body::ResponseBody;
 pub use request::Peer;
 use stop::UntilStopped;
 pub use web::CorsPolicy;
@@ -162,7 +164,7 @@ struct Inner {
 }
 
 /// The body of a response.
-pub type ResponseBody = access::Watched<Body>;
+pub type ServedBody = access::Watched<ResponseBody>;
 
 impl Transport {
     /// The transport of one runtime.
@@ -202,7 +204,7 @@ impl Transport {
     pub fn serve<B>(
         &self,
         mut request: http::Request<B>,
-    ) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<B>
+    ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
@@ -214,7 +216,8 @@ impl Transport {
         } else {
             let response = inner.web.serve(request.map(Body::new));
             // Counted within, where its status can still be read.
-            Either::Right(response.map(|response| response.map(access::Watched::unwatched)))
+            let unwatched = |body: Body| ServedBody::unwatched(body.into());
+            Either::Right(response.map(move |response| response.map(unwatched)))
         }
     }
 }
@@ -253,14 +256,14 @@ impl Dispatch {
     fn serve<B>(
         &self,
         request: http::Request<B>,
-    ) -> impl Future<Output = http::Response<Body>> + Send + use<B>
+    ) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<B>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let encoding = request.headers().get("grpc-encoding");
         if encoding.is_some_and(|encoding| encoding != "identity") {
-            let mut response = status::compressed().into_http();
+            let mut response = status::compressed().into_http::<Body>().map(ResponseBody::from);
             let identity = http::HeaderValue::from_static("identity");
             response.headers_mut().insert("grpc-accept-encoding", identity);
             return Either::Left(ready(response));
@@ -269,7 +272,8 @@ impl Dispatch {
         let served = match service {
             Some(_) if request.uri().path() == feed::STREAM_EVENTS => {
                 let request = frames::check(request, self.max_message_bytes);
-                feed::stream_events(self.lane.clone(), &self.options, request).boxed()
+                let served = feed::stream_events(self.lane.clone(), &self.options, request);
+                return Either::Right(Either::Left(served.boxed()));
             }
             Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
                 self.game.clone().call(frames::check(request, self.max_message_bytes))
@@ -279,15 +283,15 @@ impl Dispatch {
             }
             _ => self.serve_others(request.map(Body::new)).boxed(),
         };
-        Either::Right(served.map(|served| {
+        Either::Right(Either::Right(served.map(|served| {
             let response = served.unwrap_or_else(|never: Infallible| match never {});
             // The stubs and the router answer so, and say nothing, when there is no such
             // method.
             if status::is_bare_unimplemented(response.headers()) {
-                return status::unknown_method().into_http();
+                return status::unknown_method().into_http::<Body>().map(ResponseBody::from);
             }
-            response
-        }))
+            response.map(ResponseBody::from)
+        })))
     }
 
     fn serve_others(

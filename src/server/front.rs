@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
-use crate::grpc::ResponseBody;
+use crate::grpc::ServedBody;
 
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
@@ -20,7 +20,7 @@ Health and metrics are on the admin address.
 
 /// The answer to a request that is neither gRPC nor gRPC-web nor a browser's question
 /// before one; `None` for those.
-pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
+pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ServedBody>> {
     let is_grpc = request
         .headers()
         .get(CONTENT_TYPE)
@@ -45,7 +45,7 @@ pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ResponseBody>> 
         _ => (StatusCode::NOT_FOUND, "nothing is here; GET / says what there is\n".to_owned()),
     };
     let body = Body::new(Full::new(Bytes::from(text)));
-    let mut response = Response::new(ResponseBody::unwatched(body));
+    let mut response = Response::new(ServedBody::unwatched(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
