@@ -5,13 +5,19 @@
 //! lane's, as the lane has looked at all that lies before it in the reader's stead: by an
 //! index over the filters, at the price of a look-up for each event, however many readers
 //! there are.
+//!
+//! All that readers touch for each event is the lane's own, down to the counts of its `Arc`s:
+//! what two processors write to costs many times as much. One timer serves all of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use slab::Slab;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use super::batch::{Batch, Keys};
 use super::filter::{Field, Filter};
@@ -21,8 +27,13 @@ use super::place::Place;
 
 /// Hands out batches on one runtime.
 pub(super) struct Dispatcher {
+    hub: Arc<Hub>,
     signal: Arc<Signal>,
     state: Mutex<State>,
+    /// Notified when somebody wants to be woken earlier than all others.
+    hurry: Notify,
+    /// Events handed out; shared with the other lanes.
+    delivered: Counter,
 }
 
 #[derive(Default)]
@@ -33,33 +44,93 @@ struct State {
     place: Option<Arc<Place>>,
     /// The batch before it, which most readers want: found without the lock that all lanes
     /// share.
-    newest: Option<Arc<Batch>>,
-    /// Readers who want everything, and those with a filter.
-    unfiltered: Slab<Slot>,
-    filtered: Slab<Slot>,
+    newest: Option<Newest>,
+    slots: Slots,
     index: Index,
     /// Filtered readers who want to be woken by whatever comes next.
-    looking: Vec<usize>,
-    /// When that was.
+    looking: Vec<Key>,
+    /// When each reader wants to look up, whatever comes.
+    alarms: BTreeSet<(Instant, Key)>,
+    /// When a batch was handed out last.
     handed_out: Option<Instant>,
+    /// Events handed out that are not counted yet.
+    delivered: u64,
     /// The readers have to end.
     closed: bool,
 }
 
+/// Which slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    is_filtered: bool,
+    index: usize,
+}
+
+/// Readers who want everything, and those with a filter.
+#[derive(Default)]
+struct Slots {
+    unfiltered: Slab<Slot>,
+    filtered: Slab<Slot>,
+}
+
+impl Slots {
+    fn of_kind(&mut self, is_filtered: bool) -> &mut Slab<Slot> {
+        if is_filtered { &mut self.filtered } else { &mut self.unfiltered }
+    }
+
+    /// The slot of a seat.
+    fn of(&mut self, key: Key) -> &mut Slot {
+        &mut self.of_kind(key.is_filtered)[key.index]
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.unfiltered.iter_mut().chain(&mut self.filtered).map(|(_, slot)| slot)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unfiltered.is_empty() && self.filtered.is_empty()
+    }
+}
+
+/// The batch that was handed out last.
+struct Newest {
+    batch: Arc<Batch>,
+    /// Its message without origins, and with them; the lane's own copies, made when first
+    /// needed.
+    messages: [Option<Bytes>; 2],
+}
+
+impl Newest {
+    /// The batch as one message, if it is one.
+    fn message(&mut self, with_origins: bool) -> Option<Bytes> {
+        let Self { batch, messages } = self;
+        let copy = &mut messages[usize::from(with_origins)];
+        if copy.is_none() && batch.is_whole() && !batch.records.is_empty() {
+            *copy = Some(Bytes::copy_from_slice(batch.message(with_origins)));
+        }
+        copy.clone()
+    }
+}
+
 /// A live reader as the lane sees it.
 struct Slot {
-    filter: Option<Arc<Filter>>,
     standing: Standing,
-    /// Where it stands, since it was taken out of the lane's place; until it takes this over.
-    left_at: Option<Arc<Place>>,
-    waker: Waker,
     is_waiting: bool,
+    /// The time of its alarm has come.
+    has_rung: bool,
+    waker: Waker,
+    /// Where it was left by the lane, until it takes this over.
+    left_at: Option<Arc<Place>>,
+    filter: Option<Arc<Filter>>,
+    alarm: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// At the lane's place, wherever that goes.
     WithLane,
+    /// Where the lane left it, before the batch of this number.
+    Left(u64),
     /// At its own place, to go on with the batch of this number.
     At(u64),
 }
@@ -68,7 +139,7 @@ impl Slot {
     /// There is something for it in the batch `number`, which begins at `place`.
     fn mark(&mut self, number: u64, place: Option<&Arc<Place>>) {
         if self.standing == Standing::WithLane {
-            self.standing = Standing::At(number);
+            self.standing = Standing::Left(number);
             self.left_at = place.cloned();
         }
         self.wake();
@@ -86,18 +157,34 @@ impl Slot {
         }
         self.is_waiting = true;
     }
+
+    /// Puts where the reader stands into `place`, if the lane knows better.
+    fn take_over(&mut self, lane: Option<&Arc<Place>>, place: &mut Arc<Place>) {
+        let better = match self.standing {
+            Standing::WithLane => lane.filter(|lane| !lane.is_same(place)).cloned(),
+            Standing::Left(number) => {
+                self.standing = Standing::At(number);
+                self.left_at.take()
+            }
+            Standing::At(_) => None,
+        };
+        if let Some(better) = better {
+            debug_assert!(invariants::never_back(&place.position, &better.position));
+            *place = better;
+        }
+    }
 }
 
 /// Filtered readers by a value that every event they want has.
 #[derive(Default)]
 struct Index {
-    event_types: HashMap<Box<str>, Vec<usize>>,
-    players: HashMap<Box<str>, Vec<usize>>,
-    guilds: HashMap<Box<str>, Vec<usize>>,
+    event_types: HashMap<Box<str>, Vec<Key>>,
+    players: HashMap<Box<str>, Vec<Key>>,
+    guilds: HashMap<Box<str>, Vec<Key>>,
 }
 
 impl Index {
-    fn field(&mut self, field: Field) -> &mut HashMap<Box<str>, Vec<usize>> {
+    fn field(&mut self, field: Field) -> &mut HashMap<Box<str>, Vec<Key>> {
         match field {
             Field::EventType => &mut self.event_types,
             Field::Player => &mut self.players,
@@ -105,7 +192,7 @@ impl Index {
         }
     }
 
-    fn add(&mut self, filter: &Filter, key: usize) {
+    fn add(&mut self, filter: &Filter, key: Key) {
         let (field, values) = filter.narrowest();
         let map = self.field(field);
         for value in values {
@@ -113,7 +200,7 @@ impl Index {
         }
     }
 
-    fn remove(&mut self, filter: &Filter, key: usize) {
+    fn remove(&mut self, filter: &Filter, key: Key) {
         let (field, values) = filter.narrowest();
         let map = self.field(field);
         for value in values {
@@ -127,7 +214,7 @@ impl Index {
     }
 
     /// Those who may want an event.
-    fn candidates(&self, event: &Keys) -> impl Iterator<Item = usize> {
+    fn candidates(&self, event: &Keys) -> impl Iterator<Item = Key> {
         let guild = event.guild_id.as_ref().and_then(|guild| self.guilds.get(guild));
         let found =
             [self.players.get(&event.player_id), guild, self.event_types.get(&event.event_type)];
@@ -136,52 +223,45 @@ impl Index {
 }
 
 impl State {
-    fn slots(&mut self, is_filtered: bool) -> &mut Slab<Slot> {
-        if is_filtered { &mut self.filtered } else { &mut self.unfiltered }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.unfiltered.is_empty() && self.filtered.is_empty()
-    }
-
     /// Hands out the next batch.
     fn hand_out(&mut self, batch: Arc<Batch>) {
         debug_assert!(self.place.as_ref().is_some_and(|place| place.is_same(&batch.before)));
-        for (_, slot) in &mut self.unfiltered {
-            slot.mark(self.next, None);
+        let (number, place) = (self.next, self.place.as_ref());
+        for (_, slot) in &mut self.slots.unfiltered {
+            slot.mark(number, place);
         }
         for key in self.looking.drain(..) {
-            if let Some(slot) = self.filtered.get_mut(key) {
+            if let Some(slot) = self.slots.filtered.get_mut(key.index) {
                 slot.wake();
             }
         }
-        if self.filtered.is_empty() {
+        if self.slots.filtered.is_empty() {
             // Then nobody has to know what is in it yet.
         } else if batch.is_whole() {
             for event in batch.events().iter().flatten() {
                 for key in self.index.candidates(event) {
-                    let slot = &mut self.filtered[key];
+                    let slot = self.slots.of(key);
                     if slot.filter.as_ref().is_some_and(|filter| filter.matches(event)) {
-                        slot.mark(self.next, self.place.as_ref());
+                        slot.mark(number, place);
                     }
                 }
             }
         } else {
             // Whoever stands here is told of a gap.
-            for (_, slot) in &mut self.filtered {
-                slot.mark(self.next, self.place.as_ref());
+            for (_, slot) in &mut self.slots.filtered {
+                slot.mark(number, place);
             }
         }
         self.next += 1;
-        self.place = Some(Arc::clone(&batch.after));
-        self.newest = Some(batch);
+        self.place = Some(Arc::new(batch.after.copy()));
+        self.newest = Some(Newest { batch, messages: [None, None] });
     }
 
     /// Goes on with what comes next. Everybody is left where he is, which is in the ring no
     /// longer.
     fn skip_to(&mut self, head: (u64, Option<Arc<Place>>)) {
         let (number, place) = (self.next, self.place.take());
-        for (_, slot) in self.unfiltered.iter_mut().chain(&mut self.filtered) {
+        for slot in self.slots.all() {
             slot.mark(number, place.as_ref());
         }
         self.looking.clear();
@@ -189,75 +269,114 @@ impl State {
         (self.next, self.place) = head;
     }
 
-    fn wake_all(&mut self) {
-        for (_, slot) in self.unfiltered.iter_mut().chain(&mut self.filtered) {
-            slot.wake();
-        }
-    }
-
     /// The batch of a number. What the lane has not handed out yet will be, and is nothing
     /// until then.
     fn find(&self, hub: &Hub, number: u64) -> Found {
         match &self.newest {
             _ if number >= self.next => Found::Nothing,
-            Some(newest) if number + 1 == self.next => Found::Batch(Arc::clone(newest)),
+            Some(newest) if number + 1 == self.next => Found::Batch(Arc::clone(&newest.batch)),
             _ => hub.find(number),
+        }
+    }
+
+    /// Sets the alarm of a seat. Whether it is the first to ring.
+    fn set_alarm(&mut self, key: Key, at: Instant) -> bool {
+        let slot = self.slots.of(key);
+        slot.has_rung = false;
+        self.alarms.remove(&(slot.alarm, key));
+        slot.alarm = at;
+        self.alarms.insert((at, key));
+        self.alarms.first() == Some(&(at, key))
+    }
+
+    /// Wakes those whose time has come.
+    fn ring(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.alarms.first().filter(|(at, _)| *at <= now) {
+            self.alarms.remove(&(at, key));
+            let slot = self.slots.of(key);
+            slot.has_rung = true;
+            slot.wake();
         }
     }
 }
 
 impl Dispatcher {
-    pub fn new(signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { signal, state: Mutex::default() })
+    pub fn new(hub: Arc<Hub>, delivered: Counter) -> Arc<Self> {
+        let signal = hub.add_lane();
+        Arc::new(Self { hub, signal, state: Mutex::default(), hurry: Notify::new(), delivered })
     }
 
-    /// Waits until something was published that has not been handed out.
-    pub async fn news(&self) {
-        self.signal.news().await;
+    /// Hands out what is published and wakes whoever wants to be woken, for as long as it is
+    /// polled.
+    pub async fn run(&self) {
+        loop {
+            let alarm = self.state().alarms.first().map(|(at, _)| *at);
+            tokio::select! {
+                () = self.signal.news() => self.hand_out(),
+                () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
+                    self.state().ring(Instant::now());
+                }
+                () = self.hurry.notified() => {}
+            }
+        }
     }
 
     /// Hands out what was published.
-    pub fn hand_out(&self, hub: &Hub) {
+    fn hand_out(&self) {
         let mut state = self.state();
         state.handed_out = Some(Instant::now());
-        while !state.is_empty() {
-            match hub.find(state.next) {
+        while !state.slots.is_empty() {
+            match self.hub.find(state.next) {
                 Found::Batch(batch) => state.hand_out(batch),
                 Found::Nothing => break,
-                Found::Gone => state.skip_to(hub.head()),
+                Found::Gone => state.skip_to(self.hub.head()),
             }
         }
+        self.delivered.inc_by(std::mem::take(&mut state.delivered));
     }
 
     /// Ends all readers.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.wake_all();
+        for slot in state.slots.all() {
+            slot.wake();
+        }
     }
 
-    /// A seat for a reader that goes on with the batch `number`.
-    pub fn seat(self: &Arc<Self>, hub: &Hub, number: u64, filter: Option<Arc<Filter>>) -> Seat {
+    /// A seat for a reader that goes on with the batch `number`, and wants to look up at
+    /// `alarm`.
+    pub fn seat(
+        self: &Arc<Self>,
+        number: u64,
+        filter: Option<Arc<Filter>>,
+        alarm: Instant,
+    ) -> Seat {
         // Before the look at the hub: what is published after it, the lane is told of.
         let listener = self.signal.listen();
         let mut state = self.state();
-        if state.is_empty() {
-            state.skip_to(hub.head());
+        if state.slots.is_empty() {
+            state.skip_to(self.hub.head());
         }
         let slot = Slot {
-            filter: filter.clone(),
             standing: Standing::At(number),
-            left_at: None,
-            waker: Waker::noop().clone(),
             is_waiting: false,
+            has_rung: false,
+            waker: Waker::noop().clone(),
+            left_at: None,
+            filter: filter.clone(),
+            alarm,
         };
         let is_filtered = filter.is_some();
-        let key = state.slots(is_filtered).insert(slot);
+        let key = Key { is_filtered, index: state.slots.of_kind(is_filtered).insert(slot) };
         if let Some(filter) = &filter {
             state.index.add(filter, key);
         }
+        if state.set_alarm(key, alarm) {
+            self.hurry.notify_one();
+        }
         drop(state);
-        Seat { lane: Arc::clone(self), key, is_filtered, _listener: listener }
+        Seat { lane: Arc::clone(self), key, _listener: listener }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -279,6 +398,8 @@ pub(super) enum Next {
     Later,
     /// The next batch has left the ring.
     Gone,
+    /// It is time to look up.
+    Alarm,
     /// Nothing comes any more.
     Closed,
 }
@@ -286,20 +407,37 @@ pub(super) enum Next {
 /// A live reader's place in its lane; given back when dropped.
 pub(super) struct Seat {
     lane: Arc<Dispatcher>,
-    key: usize,
-    is_filtered: bool,
+    key: Key,
     _listener: Listener,
 }
 
 impl Seat {
-    /// Looks for the next batch for a reader that stands at `place`, where it goes on from is
+    /// The message of the newest batch, for a reader that wants everything, if it has everything
+    /// else and is not late for anything; and about the time now.
+    pub fn take_whole(&self, with_origins: bool) -> Option<(Bytes, Instant)> {
+        let mut state = self.lane.state();
+        let state = &mut *state;
+        let slot = state.slots.of(self.key);
+        let is_next = slot.standing == Standing::Left(state.next.wrapping_sub(1));
+        if !is_next || slot.has_rung || state.closed {
+            return None;
+        }
+        let newest = state.newest.as_mut()?;
+        let message = newest.message(with_origins)?;
+        slot.standing = Standing::WithLane;
+        slot.left_at = None;
+        state.delivered += newest.batch.records.len() as u64;
+        Some((message, state.handed_out?))
+    }
+
+    /// Looks for the next batch for a reader that stands at `place`; where it goes on from is
     /// put there. Takes the batch only if `is_wanted` says so. A reader that `may_follow` is
-    /// not woken again before there is something for it.
+    /// not woken again before there is something for it, or before `alarm`.
     pub fn poll(
         &self,
         cx: &Context<'_>,
-        hub: &Hub,
         place: &mut Arc<Place>,
+        alarm: Instant,
         may_follow: bool,
         is_wanted: impl FnOnce(&Batch) -> bool,
     ) -> Poll<Next> {
@@ -308,14 +446,23 @@ impl Seat {
         if state.closed {
             return Poll::Ready(Next::Closed);
         }
-        self.take_over(state, place);
-        let slot = &state.slots(self.is_filtered)[self.key];
-        if let Standing::At(number) = slot.standing {
-            match state.find(hub, number) {
+        let slot = state.slots.of(self.key);
+        slot.take_over(state.place.as_ref(), place);
+        if slot.has_rung {
+            if Instant::now() >= alarm {
+                return Poll::Ready(Next::Alarm);
+            }
+            // It was set before the last message.
+            if state.set_alarm(self.key, alarm) {
+                self.lane.hurry.notify_one();
+            }
+        }
+        if let Standing::At(number) = state.slots.of(self.key).standing {
+            match state.find(&self.lane.hub, number) {
                 Found::Batch(batch) if !is_wanted(&batch) => return Poll::Ready(Next::Later),
                 Found::Batch(batch) => {
                     let waiting = state.next - number - 1;
-                    state.slots(self.is_filtered)[self.key].standing = Standing::At(number + 1);
+                    state.slots.of(self.key).standing = Standing::At(number + 1);
                     let now = state.handed_out.unwrap_or_else(Instant::now);
                     return Poll::Ready(Next::Batch { batch, waiting, now });
                 }
@@ -324,48 +471,33 @@ impl Seat {
             }
             let is_there = number == state.next
                 && state.place.as_ref().is_some_and(|lane| lane.is_same(place));
+            let slot = state.slots.of(self.key);
             if may_follow && is_there {
-                state.slots(self.is_filtered)[self.key].standing = Standing::WithLane;
-            } else if self.is_filtered && !state.filtered[self.key].is_waiting {
+                slot.standing = Standing::WithLane;
+            } else if self.key.is_filtered && !slot.is_waiting {
                 state.looking.push(self.key);
             }
         }
-        state.slots(self.is_filtered)[self.key].wait(cx);
+        state.slots.of(self.key).wait(cx);
         Poll::Pending
     }
 
     /// Puts where the reader stands into `place`, if the lane knows better.
     pub fn update(&self, place: &mut Arc<Place>) {
-        self.take_over(&mut self.lane.state(), place);
-    }
-
-    fn take_over(&self, state: &mut State, place: &mut Arc<Place>) {
-        let slot = &mut state.slots(self.is_filtered)[self.key];
-        match slot.standing {
-            Standing::At(_) => {
-                if let Some(left_at) = slot.left_at.take() {
-                    debug_assert!(invariants::never_back(&place.position, &left_at.position));
-                    *place = left_at;
-                }
-            }
-            Standing::WithLane => {
-                if let Some(lane) = &state.place
-                    && !lane.is_same(place)
-                {
-                    debug_assert!(invariants::never_back(&place.position, &lane.position));
-                    place.clone_from(lane);
-                }
-            }
-        }
+        let mut state = self.lane.state();
+        let state = &mut *state;
+        state.slots.of(self.key).take_over(state.place.as_ref(), place);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = self.lane.state();
-        let slot = state.slots(self.is_filtered).remove(self.key);
+        let slot = state.slots.of_kind(self.key.is_filtered).remove(self.key.index);
+        state.alarms.remove(&(slot.alarm, self.key));
         if let Some(filter) = &slot.filter {
             state.index.remove(filter, self.key);
         }
+        self.lane.delivered.inc_by(std::mem::take(&mut state.delivered));
     }
 }

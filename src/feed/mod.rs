@@ -37,12 +37,10 @@ mod tail;
 mod tests;
 mod written;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -183,7 +181,7 @@ pub struct Feed {
 
 struct Shared {
     log: Arc<dyn EventLog>,
-    hub: Hub,
+    hub: Arc<Hub>,
     catch_up: CatchUp,
     options: Options,
     clock: Clock,
@@ -205,7 +203,7 @@ impl Feed {
         let metrics = Metrics::default();
         metrics.register(registry);
         let shared = Shared {
-            hub: Hub::new(options.ring_bytes),
+            hub: Arc::new(Hub::new(options.ring_bytes)),
             catch_up: CatchUp::new(metrics.catch_up.clone()),
             log,
             options,
@@ -236,7 +234,8 @@ impl Feed {
 
     /// A handle for one runtime, and the relay that has to run there.
     pub fn lane(&self) -> (Lane, Relay) {
-        let dispatcher = Dispatcher::new(self.shared.hub.add_lane());
+        let Shared { hub, metrics, .. } = &*self.shared;
+        let dispatcher = Dispatcher::new(Arc::clone(hub), metrics.delivered.clone());
         let relay = Relay { shared: Arc::clone(&self.shared), dispatcher: Arc::clone(&dispatcher) };
         (Lane { feed: self.clone(), dispatcher }, relay)
     }
@@ -305,13 +304,11 @@ pub struct Relay {
 impl Relay {
     /// Runs until dropped.
     pub async fn run(self) {
-        let mut closing = pin!(self.shared.closing.cancelled().fuse());
-        loop {
-            tokio::select! {
-                () = self.dispatcher.news() => self.dispatcher.hand_out(&self.shared.hub),
-                () = &mut closing => self.dispatcher.close(),
-            }
-        }
+        let closing = async {
+            self.shared.closing.cancelled().await;
+            self.dispatcher.close();
+        };
+        tokio::join!(self.dispatcher.run(), closing);
     }
 }
 

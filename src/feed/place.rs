@@ -21,6 +21,11 @@ impl Place {
         Self { log, position, time, cursor: OnceLock::new() }
     }
 
+    /// The same place, shared with nobody.
+    pub fn copy(&self) -> Self {
+        Self::new(self.log, self.position.clone(), self.time)
+    }
+
     /// The cursor, written once.
     pub fn cursor(&self) -> &str {
         let write = || Cursor::of(self.log, &self.position, self.time).into_boxed_str();

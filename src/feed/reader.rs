@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -109,9 +109,9 @@ pub struct Reader {
     last_message: Instant,
     /// When it is closed for its age.
     closes_at: Option<Instant>,
-    /// Rings at or before [`Reader::next_look`], for whom it was asked last.
+    /// Rings at or before [`Reader::next_look`]. Not there while it is live: the lane has one
+    /// for all.
     timer: Option<Pin<Box<Sleep>>>,
-    timer_wakes: Option<Waker>,
 }
 
 enum State {
@@ -159,7 +159,6 @@ impl Reader {
             last_message: now,
             closes_at: setup.max_age.map(|age| now + spread_age(age)),
             timer: None,
-            timer_wakes: None,
         }
     }
 
@@ -173,6 +172,10 @@ impl Reader {
     /// The next message as it goes over the wire: a `StreamEventsResponse` behind the five
     /// bytes that gRPC puts before a message. `None` as for [`Reader::next`].
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FeedError>>> {
+        if let Some((message, now)) = self.take_whole() {
+            self.last_message = now;
+            return Poll::Ready(Some(Ok(message)));
+        }
         for _ in 0..STEPS_IN_A_ROW {
             if let Some(message) = self.due.pop_front() {
                 self.says_caught_up &= !self.due.is_empty();
@@ -187,6 +190,7 @@ impl Reader {
                     self.state = State::Closed;
                     return Poll::Ready(Some(Err(error)));
                 }
+                Poll::Pending if matches!(self.state, State::Live(_)) => return Poll::Pending,
                 Poll::Pending => {
                     ready!(self.poll_timer(cx));
                     self.now = Instant::now();
@@ -205,6 +209,18 @@ impl Reader {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// What nearly every message of a live feed is: the newest batch as it is, at the least
+    /// cost.
+    fn take_whole(&self) -> Option<(Bytes, Instant)> {
+        let is_plain = self.due.is_empty() && self.target.is_none() && self.max_events.is_none();
+        match &self.state {
+            State::Live(seat) if is_plain && self.filter.is_none() => {
+                seat.take_whole(self.include_origin)
+            }
+            _ => None,
+        }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FeedError>> {
@@ -241,11 +257,6 @@ impl Reader {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let at = self.next_look();
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        let is_set = self.timer_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if is_set && !timer.is_elapsed() {
-            return Poll::Pending;
-        }
-        self.timer_wakes = Some(cx.waker().clone());
         loop {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= at {
@@ -305,7 +316,8 @@ impl Reader {
         let join = shared.hub.join(&self.place);
         self.state = match join {
             Join::At(number) => {
-                State::Live(self.lane.seat(&shared.hub, number, self.filter.clone()))
+                self.timer = None;
+                State::Live(self.lane.seat(number, self.filter.clone(), self.next_look()))
             }
             Join::Replaced | Join::Behind => {
                 let (shared, place) = (Arc::clone(shared), Arc::clone(&self.place));
@@ -337,9 +349,9 @@ impl Reader {
             let State::Live(seat) = &self.state else { return Poll::Ready(()) };
             // Until it has caught up it has to say so when it has, whatever comes.
             let may_follow = self.target.is_none();
-            let hub = &self.feed.shared.hub;
+            let alarm = self.next_look();
             let fits = |batch: &Batch| picked.has_room_for(batch);
-            match seat.poll(cx, hub, &mut self.place, may_follow, fits) {
+            match seat.poll(cx, &mut self.place, alarm, may_follow, fits) {
                 Poll::Ready(Next::Batch { batch, waiting, now }) => {
                     self.now = self.now.max(now);
                     let is_alone = picked.batches == 0 && waiting == 0;
@@ -355,6 +367,10 @@ impl Reader {
                     }
                 }
                 Poll::Ready(Next::Later) => break,
+                Poll::Ready(Next::Alarm) => {
+                    self.now = Instant::now();
+                    break;
+                }
                 Poll::Ready(Next::Gone) => {
                     self.flush(&mut picked);
                     self.lose_place();
