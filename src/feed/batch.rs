@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::place::Place;
+use super::scan::{self, Origin};
 use super::written::{self, Written};
 use crate::domain;
 use crate::event_log::{ReadBatch, Record, Trimmed};
@@ -20,8 +22,10 @@ pub(super) struct Batch {
     pub before: Arc<Place>,
     pub after: Arc<Place>,
     /// By record; made for the first who looks, as without subscribers there is nothing to
-    /// parse for.
-    events: OnceLock<Vec<Option<Keys>>>,
+    /// look for.
+    origins: OnceLock<Vec<Option<Origin>>>,
+    /// The same, for the first who has a filter.
+    keys: OnceLock<Vec<Option<Keys>>>,
     /// Without origins, and with them.
     plain: OnceLock<Written>,
     with_origins: OnceLock<Written>,
@@ -44,21 +48,31 @@ impl Batch {
             records: read.records,
             trimmed: read.trimmed,
             before,
-            events: OnceLock::new(),
+            origins: OnceLock::new(),
+            keys: OnceLock::new(),
             plain: OnceLock::new(),
             with_origins: OnceLock::new(),
         }
     }
 
-    /// The keys of each record's event, in the order of the records; `None` where a record is
-    /// no event.
-    pub fn events(&self) -> &[Option<Keys>] {
-        self.events.get_or_init(|| self.records.iter().map(parse).collect())
+    /// Where the origin of each record's event is, in the order of the records; `None` where a
+    /// record is no event.
+    pub fn origins(&self) -> &[Option<Origin>] {
+        self.origins.get_or_init(|| self.records.iter().map(look_at).collect())
+    }
+
+    /// The keys of each record's event; `None` where a record is no event.
+    pub fn keys(&self) -> &[Option<Keys>] {
+        let keys = || {
+            let events = self.records.iter().zip(self.origins());
+            events.map(|(record, origin)| origin.as_ref().and_then(|_| keys(record))).collect()
+        };
+        self.keys.get_or_init(keys)
     }
 
     /// Whether it holds events and nothing else: no gap.
     pub fn is_whole(&self) -> bool {
-        self.trimmed.is_empty() && self.events().iter().all(Option::is_some)
+        self.trimmed.is_empty() && self.origins().iter().all(Option::is_some)
     }
 
     /// The whole batch as one message, for whoever stands before it and wants all of it.
@@ -74,9 +88,8 @@ impl Batch {
     fn written(&self, with_origins: bool) -> &Written {
         let written = if with_origins { &self.with_origins } else { &self.plain };
         written.get_or_init(|| {
-            let records = self.records.iter().zip(self.events());
-            let entries = records.map(|(record, event)| event.as_ref().map(|_| record));
-            written::batch(self.after.cursor(), entries, with_origins)
+            let records = self.records.iter().zip(self.origins());
+            written::batch(self.after.cursor(), records, with_origins)
         })
     }
 
@@ -85,7 +98,7 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         let values: usize = self.records.iter().map(|record| record.value.len()).sum();
         2 * values
-            + self.records.len() * (size_of::<Record>() + size_of::<Option<Keys>>())
+            + self.records.len() * (size_of::<Record>() + size_of::<Option<Origin>>())
             + size_of::<Self>()
     }
 
@@ -95,25 +108,18 @@ impl Batch {
     }
 }
 
-/// What others have written may decode, down to nothing at all. A payload that this build
-/// does not know is still an event.
-fn parse(record: &Record) -> Option<Keys> {
-    use prost::Message as _;
-    let why = match proto::GameEvent::decode(record.value.clone()) {
-        Ok(event) if event.event_id.is_empty() || event.event_type.is_empty() => {
-            "it has no id or no type".to_owned()
-        }
-        Ok(event) => {
-            let guild_id = domain::event_guild(&event).map(Box::from);
-            return Some(Keys {
-                event_type: event.event_type.into(),
-                player_id: event.player_id.into(),
-                guild_id,
-            });
-        }
-        Err(error) => error.to_string(),
-    };
-    let Record { partition, offset, .. } = record;
-    tracing::warn!(partition, offset, why, "a record in the log is no event");
-    None
+fn look_at(record: &Record) -> Option<Origin> {
+    let found = scan::event(&record.value);
+    if let Err(why) = &found {
+        let Record { partition, offset, .. } = record;
+        tracing::warn!(partition, offset, why, "a record in the log is no event");
+    }
+    found.ok()
+}
+
+fn keys(record: &Record) -> Option<Keys> {
+    // It is an event.
+    let event = proto::GameEvent::decode(record.value.clone()).ok()?;
+    let guild_id = domain::event_guild(&event).map(Box::from);
+    Some(Keys { event_type: event.event_type.into(), player_id: event.player_id.into(), guild_id })
 }

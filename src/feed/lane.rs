@@ -238,7 +238,7 @@ impl State {
         if self.slots.filtered.is_empty() {
             // Then nobody has to know what is in it yet.
         } else if batch.is_whole() {
-            for event in batch.events().iter().flatten() {
+            for event in batch.keys().iter().flatten() {
                 for key in self.index.candidates(event) {
                     let slot = self.slots.of(key);
                     if slot.filter.as_ref().is_some_and(|filter| filter.matches(event)) {

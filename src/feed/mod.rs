@@ -32,6 +32,7 @@ mod model_tests;
 mod place;
 mod poll;
 mod reader;
+mod scan;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::batch::{Batch, Keys};
+use super::batch::Batch;
 use super::catch_up::Caught;
 use super::filter::Filter;
 use super::hub::Join;
@@ -235,9 +235,13 @@ impl Reader {
                     let read = ready!(reading.poll_unpin(cx));
                     self.state = State::CatchingUp(None);
                     if let Caught::Page(page) = read? {
-                        let mut picked = Picked::default();
-                        self.deliver(&page, &mut picked);
-                        self.flush(&mut picked);
+                        if self.takes_whole(&page) {
+                            self.deliver_whole(&page);
+                        } else {
+                            let mut picked = Picked::default();
+                            self.deliver(&page, &mut picked);
+                            self.flush(&mut picked);
+                        }
                     }
                 } else {
                     self.catch_up();
@@ -451,8 +455,8 @@ impl Reader {
         picked.batches += 1;
         picked.records += batch.records.len();
         if batch.is_whole() && self.stands_before(batch) {
-            for (index, event) in batch.events().iter().enumerate() {
-                if event.as_ref().is_some_and(|event| self.wants(event)) {
+            for index in 0..batch.records.len() {
+                if self.wants(batch, index) {
                     self.pick(batch, index, picked);
                 }
             }
@@ -473,7 +477,7 @@ impl Reader {
                 self.skip(&mut way, proto::GapReason::Retention, *trimmed);
             }
         }
-        for (index, (record, event)) in batch.records.iter().zip(batch.events()).enumerate() {
+        for (index, (record, event)) in batch.records.iter().zip(batch.origins()).enumerate() {
             if self.has_enough() {
                 self.place = way.place();
                 return;
@@ -482,8 +486,8 @@ impl Reader {
                 continue;
             }
             match event {
-                Some(event) => {
-                    if self.wants(event) {
+                Some(_) => {
+                    if self.wants(batch, index) {
                         self.pick(batch, index, picked);
                     }
                     way.pass(record);
@@ -510,8 +514,11 @@ impl Reader {
         debug_assert!(invariants::never_back(before, &self.place.position));
     }
 
-    fn wants(&self, event: &Keys) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.matches(event))
+    /// Whether it wants the event of a record.
+    fn wants(&self, batch: &Batch, index: usize) -> bool {
+        self.filter.as_ref().is_none_or(|filter| {
+            batch.keys()[index].as_ref().is_some_and(|event| filter.matches(event))
+        })
     }
 
     fn pick(&mut self, batch: &Batch, index: usize, picked: &mut Picked) {

@@ -11,9 +11,10 @@
 use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use prost::encoding::{DecodeContext, WireType, decode_key, encode_key, key_len, skip_field};
+use prost::encoding::{WireType, encode_key, key_len};
 use prost::{Message as _, encode_length_delimiter, length_delimiter_len};
 
+use super::scan::Origin;
 use super::{proto_offset, proto_partition};
 use crate::event_log::Record;
 use crate::proto::{self, stream_events_response::Response};
@@ -27,7 +28,6 @@ const RESPONSE_CURSOR: u32 = 1;
 const RESPONSE_BATCH: u32 = 3;
 const BATCH_EVENTS: u32 = 1;
 const DELIVERED_EVENT: u32 = 1;
-const EVENT_ORIGIN: u32 = 6;
 
 /// A batch, written down.
 #[derive(Debug)]
@@ -57,10 +57,12 @@ impl Written {
 /// Writes a batch; the records that are no events have no entry in it.
 pub(super) fn batch<'a>(
     cursor: &str,
-    records: impl Iterator<Item = Option<&'a Record>> + Clone,
+    records: impl Iterator<Item = (&'a Record, &'a Option<Origin>)> + Clone,
     with_origins: bool,
 ) -> Written {
-    let entries = records.map(|record| record.map(|record| Entry::new(record, with_origins)));
+    let entries = records.map(|(record, origin)| {
+        origin.as_ref().map(|origin| Entry::new(record, origin, with_origins))
+    });
     let bytes = entries.clone().flatten().map(|entry| field_len(BATCH_EVENTS, entry.len)).sum();
     let mut message = begin(cursor, bytes);
     let begin = message.len();
@@ -127,7 +129,8 @@ fn put_header(number: u32, bytes: usize, message: &mut BytesMut) {
 /// One event of a batch: a `DeliveredEvent`.
 struct Entry<'a> {
     value: &'a [u8],
-    with_origin: bool,
+    /// What is to be cut out of the value, if something is.
+    cut: Option<&'a Origin>,
     event_len: usize,
     /// What is said of the event.
     rest: proto::DeliveredEvent,
@@ -135,10 +138,10 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(record: &'a Record, with_origin: bool) -> Self {
+    fn new(record: &'a Record, origin: &'a Origin, with_origin: bool) -> Self {
         let value = &record.value[..];
-        let event_len =
-            if with_origin { value.len() } else { without_origin(value).map(<[u8]>::len).sum() };
+        let cut = (!with_origin).then_some(origin);
+        let event_len = value.len() - cut.map_or(0, Origin::len);
         let rest = proto::DeliveredEvent {
             event: None,
             partition: proto_partition(record.partition),
@@ -146,55 +149,25 @@ impl<'a> Entry<'a> {
             append_time: Some(record.append_time.into()),
         };
         let len = field_len(DELIVERED_EVENT, event_len) + rest.encoded_len();
-        Self { value, with_origin, event_len, rest, len }
+        Self { value, cut, event_len, rest, len }
     }
 
     fn write(&self, message: &mut BytesMut) {
         put_header(BATCH_EVENTS, self.len, message);
         put_header(DELIVERED_EVENT, self.event_len, message);
-        if self.with_origin {
-            message.put_slice(self.value);
-        } else {
-            without_origin(self.value).for_each(|part| message.put_slice(part));
+        match self.cut {
+            None => message.put_slice(self.value),
+            Some(origin) => {
+                origin.cut_out_of(self.value).for_each(|part| message.put_slice(part));
+            }
         }
         self.rest.encode_raw(message);
     }
 }
 
-/// The parts of an event that are left when its origin is cut out: as a rule one before it
-/// and one behind it.
-fn without_origin(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = event;
-    std::iter::from_fn(move || {
-        let part = rest;
-        let mut kept = 0;
-        while !rest.is_empty() {
-            let number = skip(&mut rest);
-            if number == Some(EVENT_ORIGIN) {
-                break;
-            }
-            kept = part.len() - rest.len();
-        }
-        (!part.is_empty()).then(|| &part[..kept])
-    })
-}
-
-/// Moves over one field and returns its number. What is no field is taken whole; but what
-/// comes here has been decoded before.
-fn skip(bytes: &mut &[u8]) -> Option<u32> {
-    let skipped = decode_key(bytes).and_then(|(number, wire_type)| {
-        skip_field(wire_type, number, bytes, DecodeContext::default()).map(|()| number)
-    });
-    if skipped.is_err() {
-        *bytes = &[];
-    }
-    skipped.ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use prost::encoding::encode_varint;
-
+    use super::super::scan;
     use super::*;
     use crate::clock::Timestamp;
     use crate::proto::game_event::Payload;
@@ -241,7 +214,8 @@ mod tests {
             record(3, 7, event(false).encode_to_vec()),
             record(1, 1 << 40, event(true).encode_to_vec()),
         ];
-        let all = || records.iter().map(Some);
+        let found = records.each_ref().map(|record| scan::event(&record.value).ok());
+        let all = || records.iter().zip(&found);
         let origins = [true, false, true];
         let with = |shown: bool| {
             let events = records.iter().zip(origins);
@@ -261,7 +235,8 @@ mod tests {
     #[test]
     fn what_is_no_event_has_no_entry() {
         let records = [record(0, 0, vec![0xff]), record(0, 1, event(false).encode_to_vec())];
-        let written = batch("c", [None, Some(&records[1])].into_iter(), false);
+        let found = records.each_ref().map(|record| scan::event(&record.value).ok());
+        let written = batch("c", records.iter().zip(&found), false);
         assert!(written.entries(0..1).is_empty());
         let expected = response("c", vec![delivered(&records[1], event(false))]);
         assert_eq!(chosen("c", written.entries(0..2)), expected);
@@ -274,40 +249,5 @@ mod tests {
         assert_eq!(u32::from_be_bytes(written[1..5].try_into().unwrap()), written.len() as u32 - 5);
         let read = read(&written).unwrap();
         assert_eq!((read.cursor, read.response), ("c".to_owned(), Some(Response::Gap(gap))));
-    }
-
-    #[test]
-    fn the_origin_is_cut_wherever_it_is_and_all_else_is_left() {
-        let mut origin = Vec::new();
-        put_field(EVENT_ORIGIN, b"secret", &mut origin);
-        let mut known = Vec::new();
-        put_field(1, b"an id", &mut known);
-        let mut unknown = Vec::new();
-        put_field(900, b"from a newer schema", &mut unknown);
-        encode_key(901, WireType::Varint, &mut unknown);
-        encode_varint(300, &mut unknown);
-        encode_key(902, WireType::ThirtyTwoBit, &mut unknown);
-        unknown.put_u32(7);
-        for parts in [
-            vec![&known, &unknown],
-            vec![&origin, &known, &unknown],
-            vec![&known, &origin, &unknown],
-            vec![&known, &unknown, &origin],
-            vec![&origin, &origin, &known, &origin, &unknown, &origin],
-            vec![&origin],
-            vec![],
-        ] {
-            let whole = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
-            let left = parts.iter().filter(|part| **part != &origin);
-            let expected = left.flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
-            let cut = without_origin(&whole).collect::<Vec<_>>().concat();
-            assert_eq!(cut, expected, "{parts:?}");
-        }
-    }
-
-    fn put_field(number: u32, value: &[u8], bytes: &mut Vec<u8>) {
-        encode_key(number, WireType::LengthDelimited, bytes);
-        encode_length_delimiter(value.len(), bytes).unwrap();
-        bytes.put_slice(value);
     }
 }

@@ -1,0 +1,391 @@
+//! Whether bytes are an event, and where its origin is, in one pass that copies nothing.
+//!
+//! It says of any bytes what decoding them into the generated types would say: what it lets
+//! pass, every client of this schema can read. The tests hold the two against each other.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+
+use crate::proto;
+
+/// The message of an event, and fields of it. Source: `proto/game.proto`.
+const EVENT: &str = ".game.v1.GameEvent";
+const EVENT_ID: u32 = 1;
+const EVENT_TYPE: u32 = 2;
+const EVENT_ORIGIN: u32 = 6;
+
+/// Where the origin of an event is, its key included; nowhere, when empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    first: Range<usize>,
+    /// Nobody writes more than one, but they may come, and mean one.
+    more: Vec<Range<usize>>,
+}
+
+impl Origin {
+    fn add(&mut self, range: Range<usize>) {
+        if self.first.is_empty() {
+            self.first = range;
+        } else {
+            self.more.push(range);
+        }
+    }
+
+    /// How many bytes it takes.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.more.iter().map(Range::len).sum::<usize>()
+    }
+
+    /// What of an event is left without it, in order.
+    pub fn cut_out_of<'a>(&'a self, event: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let ranges = std::iter::once(&self.first).chain(&self.more);
+        let begins = std::iter::once(0).chain(ranges.clone().map(|range| range.end));
+        let ends = ranges.map(|range| range.start).chain(std::iter::once(event.len()));
+        begins.zip(ends).map(|(begin, end)| &event[begin..end])
+    }
+}
+
+/// Looks at bytes, and finds the origin of the event that they are.
+///
+/// # Errors
+///
+/// In words for an operator, why they are no event.
+pub(super) fn event(bytes: &[u8]) -> Result<Origin, String> {
+    let shapes = shapes();
+    let mut origin = Origin::default();
+    let (mut id_bytes, mut type_bytes) = (0, 0);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let begin = bytes.len() - rest.len();
+        let (number, length) = shapes.field(0, &mut rest).map_err(|error| error.to_string())?;
+        match number {
+            EVENT_ID => id_bytes = length,
+            EVENT_TYPE => type_bytes = length,
+            EVENT_ORIGIN => origin.add(begin..bytes.len() - rest.len()),
+            _ => {}
+        }
+    }
+    // What others have written may be a message, down to nothing at all. A payload that this
+    // build does not know is still an event.
+    if id_bytes == 0 || type_bytes == 0 {
+        return Err("it has no id or no type".to_owned());
+    }
+    Ok(origin)
+}
+
+/// What the value of a field may be.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Varint,
+    Fixed64,
+    Fixed32,
+    Text,
+    Bytes,
+    /// The message of this number.
+    Message(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    kind: Kind,
+    /// Many values may come as one.
+    is_packable: bool,
+}
+
+/// The messages that an event is made of, itself first; of each the fields by number.
+struct Shapes(Vec<Vec<Option<Field>>>);
+
+fn shapes() -> &'static Shapes {
+    static SHAPES: OnceLock<Shapes> = OnceLock::new();
+    SHAPES.get_or_init(|| {
+        let set = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the build has made it");
+        Shapes::new(&set)
+    })
+}
+
+impl Shapes {
+    fn new(set: &FileDescriptorSet) -> Self {
+        let mut names = vec![EVENT.to_owned()];
+        let mut shapes = Vec::new();
+        while let Some(name) = names.get(shapes.len()).cloned() {
+            let message = find(set, &name).expect("what a message is made of is in the set");
+            let mut fields = Vec::new();
+            for field in &message.field {
+                let number = usize::try_from(field.number()).expect("numbers are positive");
+                if fields.len() <= number {
+                    fields.resize(number + 1, None);
+                }
+                fields[number] = Some(Self::shape_of(field, &mut names));
+            }
+            shapes.push(fields);
+        }
+        Self(shapes)
+    }
+
+    fn shape_of(field: &FieldDescriptorProto, names: &mut Vec<String>) -> Field {
+        let kind = match field.r#type() {
+            Type::Double | Type::Fixed64 | Type::Sfixed64 => Kind::Fixed64,
+            Type::Float | Type::Fixed32 | Type::Sfixed32 => Kind::Fixed32,
+            Type::String => Kind::Text,
+            Type::Bytes => Kind::Bytes,
+            Type::Message | Type::Group => {
+                let known = names.iter().position(|name| name == field.type_name());
+                Kind::Message(known.unwrap_or_else(|| {
+                    names.push(field.type_name().to_owned());
+                    names.len() - 1
+                }))
+            }
+            _ => Kind::Varint,
+        };
+        let is_number = matches!(kind, Kind::Varint | Kind::Fixed32 | Kind::Fixed64);
+        Field { kind, is_packable: is_number && field.label() == Label::Repeated }
+    }
+
+    /// Moves over a field of a message. Returns its number, and how long its value is, if that
+    /// can be of any length.
+    fn field(&self, message: usize, bytes: &mut &[u8]) -> Result<(u32, usize), Malformed> {
+        let mut value_bytes = 0;
+        let (number, wire_type) = decode_key(bytes)?;
+        let known = self.0[message].get(number as usize).copied().flatten();
+        let Some(Field { kind, is_packable }) = known else {
+            skip_field(wire_type, number, bytes, DecodeContext::default())?;
+            return Ok((number, 0));
+        };
+        match (kind, wire_type) {
+            (Kind::Varint, WireType::Varint) => {
+                decode_varint(bytes)?;
+            }
+            (Kind::Fixed64, WireType::SixtyFourBit) => {
+                take(8, bytes)?;
+            }
+            (Kind::Fixed32, WireType::ThirtyTwoBit) => {
+                take(4, bytes)?;
+            }
+            (_, WireType::LengthDelimited) => {
+                let length = decode_varint(bytes)?;
+                let mut value = take(length, bytes)?;
+                value_bytes = value.len();
+                match kind {
+                    Kind::Text => {
+                        std::str::from_utf8(value).map_err(|_| Malformed::NotText)?;
+                    }
+                    Kind::Bytes => {}
+                    Kind::Message(inner) => {
+                        while !value.is_empty() {
+                            self.field(inner, &mut value)?;
+                        }
+                    }
+                    _ if !is_packable => return Err(Malformed::OtherKind),
+                    Kind::Varint => {
+                        while !value.is_empty() {
+                            decode_varint(&mut value)?;
+                        }
+                    }
+                    Kind::Fixed64 if value.len().is_multiple_of(8) => {}
+                    Kind::Fixed32 if value.len().is_multiple_of(4) => {}
+                    Kind::Fixed64 | Kind::Fixed32 => return Err(Malformed::CutOff),
+                }
+            }
+            _ => return Err(Malformed::OtherKind),
+        }
+        Ok((number, value_bytes))
+    }
+}
+
+/// The message of a full name.
+fn find<'a>(set: &'a FileDescriptorSet, name: &str) -> Option<&'a DescriptorProto> {
+    fn within<'a>(message: &'a DescriptorProto, rest: &str) -> Option<&'a DescriptorProto> {
+        match rest.strip_prefix(message.name())? {
+            "" => Some(message),
+            rest => {
+                let rest = rest.strip_prefix('.')?;
+                message.nested_type.iter().find_map(|inner| within(inner, rest))
+            }
+        }
+    }
+    set.file.iter().find_map(|file| {
+        let rest = name.strip_prefix('.')?.strip_prefix(file.package())?.strip_prefix('.')?;
+        file.message_type.iter().find_map(|message| within(message, rest))
+    })
+}
+
+fn take<'a>(length: u64, bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let length = usize::try_from(length).map_err(|_| Malformed::CutOff)?;
+    let (value, rest) = bytes.split_at_checked(length).ok_or(Malformed::CutOff)?;
+    *bytes = rest;
+    Ok(value)
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+enum Malformed {
+    #[error("it is cut off")]
+    CutOff,
+    #[error("a text is not UTF-8")]
+    NotText,
+    #[error("a field is of another kind than in the schema")]
+    OtherKind,
+    #[error("{0}")]
+    Wire(#[from] prost::DecodeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::BufMut as _;
+    use proptest::prelude::*;
+    use prost::encoding::{encode_key, encode_varint};
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::proto::game_event::Payload;
+
+    /// With something of everything that there is.
+    fn sample(payload: Payload) -> Vec<u8> {
+        let time = Some(Timestamp::from_millis(1_700_000_000_123).into());
+        let client_context = Some(proto::ClientContext {
+            client_time: time,
+            session_id: "a session".into(),
+            build_version: "1.2".into(),
+            platform: "ios".into(),
+        });
+        let origin = proto::Origin {
+            request_id: "r".into(),
+            headers: BTreeMap::from([("host".into(), "h".into()), ("x".into(), String::new())]),
+            remote_address: "::1".into(),
+            transport: 1,
+            client_context,
+        };
+        proto::GameEvent {
+            event_id: "an id".into(),
+            event_type: "a type".into(),
+            player_id: "alice".into(),
+            accept_time: time,
+            checked_through_offset: 300,
+            origin: Some(origin),
+            payload: Some(payload),
+        }
+        .encode_to_vec()
+    }
+
+    fn samples() -> Vec<Vec<u8>> {
+        let violation = proto::Violation { field: "f".into(), description: "d".into() };
+        let rejected =
+            proto::RequestRejected { method: "m".into(), violations: vec![violation; 2] };
+        [
+            Payload::SessionStarted(proto::SessionStarted { session_id: "s".into() }),
+            Payload::ItemPurchased(proto::ItemPurchased {
+                item_id: "sword".into(),
+                quantity: 2,
+                unit_price: -1,
+                total_price: 1 << 40,
+                currency_code: "gold".into(),
+            }),
+            Payload::GuildJoined(proto::GuildJoined { guild_id: "g".into() }),
+            Payload::RequestRejected(rejected),
+        ]
+        .map(sample)
+        .into()
+    }
+
+    fn decodes(bytes: &[u8]) -> bool {
+        proto::GameEvent::decode(bytes)
+            .is_ok_and(|event| !event.event_id.is_empty() && !event.event_type.is_empty())
+    }
+
+    #[test]
+    fn the_origin_is_found() {
+        for sample in samples() {
+            let origin = event(&sample).unwrap();
+            let cut = origin.cut_out_of(&sample).collect::<Vec<_>>().concat();
+            assert_eq!(cut.len() + origin.len(), sample.len());
+            let mut expected = proto::GameEvent::decode(&sample[..]).unwrap();
+            expected.origin = None;
+            assert_eq!(proto::GameEvent::decode(&cut[..]).unwrap(), expected);
+            assert_eq!(event(&cut).unwrap(), Origin::default());
+        }
+    }
+
+    #[test]
+    fn an_event_has_an_id_and_a_type() {
+        let of = |event_id: &str, event_type: &str| {
+            let (event_id, event_type) = (event_id.to_owned(), event_type.to_owned());
+            proto::GameEvent { event_id, event_type, ..Default::default() }.encode_to_vec()
+        };
+        assert!(event(&of("i", "t")).is_ok());
+        for none in [of("", "t"), of("i", ""), Vec::new(), [of("i", "t"), vec![10, 0]].concat()] {
+            assert_eq!(event(&none), Err("it has no id or no type".to_owned()), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_origin_is_cut_wherever_it_is_and_all_else_is_left() {
+        let mut origin = Vec::new();
+        put_field(EVENT_ORIGIN, b"\x0a\x06secret", &mut origin);
+        let mut known = Vec::new();
+        put_field(EVENT_ID, b"an id", &mut known);
+        put_field(EVENT_TYPE, b"a type", &mut known);
+        let mut unknown = Vec::new();
+        put_field(900, b"from a newer schema", &mut unknown);
+        encode_key(901, WireType::Varint, &mut unknown);
+        encode_varint(300, &mut unknown);
+        encode_key(902, WireType::ThirtyTwoBit, &mut unknown);
+        unknown.put_u32(7);
+        for parts in [
+            vec![&known, &unknown],
+            vec![&origin, &known, &unknown],
+            vec![&known, &origin, &unknown],
+            vec![&known, &unknown, &origin],
+            vec![&origin, &origin, &known, &origin, &unknown, &origin],
+        ] {
+            let whole = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
+            let left = parts.iter().filter(|part| **part != &origin);
+            let expected = left.flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
+            let cut = event(&whole).unwrap().cut_out_of(&whole).collect::<Vec<_>>().concat();
+            assert_eq!(cut, expected, "{parts:?}");
+        }
+    }
+
+    fn put_field(number: u32, value: &[u8], bytes: &mut Vec<u8>) {
+        encode_key(number, WireType::LengthDelimited, bytes);
+        prost::encode_length_delimiter(value.len(), bytes).unwrap();
+        bytes.put_slice(value);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+        /// Cut, changed, and put together from parts.
+        #[test]
+        fn it_says_what_decoding_says(
+            first in 0..4usize,
+            second in 0..4usize,
+            cut in 0..400usize,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            inserted in prop::collection::vec(any::<u8>(), 0..6),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let samples = samples();
+            let mut bytes = samples[first].clone();
+            bytes.extend(&samples[second][..cut.min(samples[second].len())]);
+            for (index, to) in changes {
+                let index = index.index(bytes.len());
+                bytes[index] = to;
+            }
+            let at = at.index(bytes.len());
+            bytes.splice(at..at, inserted);
+            prop_assert_eq!(event(&bytes).is_ok(), decodes(&bytes), "{:?}", bytes);
+        }
+
+        #[test]
+        fn it_says_of_anything_what_decoding_says(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            prop_assert_eq!(event(&bytes).is_ok(), decodes(&bytes));
+        }
+    }
+}
