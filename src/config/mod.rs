@@ -165,12 +165,13 @@ pub struct Settings {
     )]
     pub max_stream_age: String,
 
-    /// Most bytes of the newest events that are kept in memory for live subscribers, up to 64GiB
+    /// Most bytes of the newest events, and of the messages that are made of them, that are kept
+    /// in memory for live subscribers, up to 64GiB
     #[arg(
         long,
         env = "HERALD_FEED_RING_BYTES",
         value_name = "SIZE",
-        default_value = "16MiB",
+        default_value = "32MiB",
         help_heading = "Feed"
     )]
     pub feed_ring_bytes: String,

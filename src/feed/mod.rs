@@ -89,7 +89,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_subscribers: 10_000,
-            ring_bytes: 16 << 20,
+            ring_bytes: 32 << 20,
             max_stream_age: Some(Duration::from_secs(3600)),
         }
     }
