@@ -79,7 +79,7 @@ const AHEAD_SECOND_LOOK: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Most streams open at once.
     pub max_subscribers: usize,
-    /// Most bytes of records that the ring holds.
+    /// Most bytes of records, and of the messages that are made of them, that the ring holds.
     pub ring_bytes: usize,
     /// How old a stream becomes before it is closed, give or take a tenth; never, when none.
     pub max_stream_age: Option<Duration>,
