@@ -26,7 +26,8 @@ const FIRST_RECHECK: Duration = Duration::from_millis(200);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long bounds are waited for that have the place to be read: a replica that has just taken
-/// over may for a moment know less than the one before it. How often they are asked for.
+/// over may for a moment know less than the one before it, and while a topic is being made anew
+/// there is none, and nobody knows yet that it is another log. How often they are asked for.
 const BOUNDS_PATIENCE: Duration = Duration::from_secs(10);
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -50,12 +51,14 @@ impl Link {
     async fn bounds_with(&self, log: LogId, from: &Position) -> Result<Bounds, ReadError> {
         let deadline = Instant::now() + BOUNDS_PATIENCE;
         loop {
-            let bounds = self.bounds_of(log).await?;
-            if bounds.end.covers(from) {
-                return Ok(bounds);
-            }
+            let error = match self.bounds_of(log).await {
+                Ok(bounds) if bounds.end.covers(from) => return Ok(bounds),
+                Ok(bounds) => ends_before(&bounds, from),
+                Err(error @ ReadError::Unavailable(_)) => error,
+                Err(error) => return Err(error),
+            };
             if Instant::now() >= deadline {
-                return Err(ends_before(&bounds, from));
+                return Err(error);
             }
             sleep(BOUNDS_PAUSE).await;
         }
@@ -112,7 +115,7 @@ impl Reader {
     /// A reader that begins at `from`. Its consumer is a few threads, a connection to each
     /// broker, and what it fetches ahead.
     pub async fn open(link: Link, log: LogId, from: Position) -> Result<Self, ReadError> {
-        link.bounds_of(log).await?;
+        link.bounds_with(log, &Position::default()).await?;
         Ok(Self::new(link, Reading::Past, log, from))
     }
 
@@ -181,7 +184,7 @@ impl Reader {
                 () = sleep_until(waiting_since + patience) => {
                     waiting_since = Instant::now();
                     source.set_rechecked();
-                    let bounds = self.link.bounds_of(self.log).await?;
+                    let bounds = self.link.bounds_with(self.log, &Position::default()).await?;
                     if source.is_stuck_before(&bounds.end) {
                         self.source = None;
                     }
