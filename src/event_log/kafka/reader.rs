@@ -42,7 +42,7 @@ pub(super) struct Link {
 
 impl Link {
     /// The bounds, if it is still this log.
-    pub async fn bounds_of(&self, log: LogId) -> Result<Bounds, ReadError> {
+    async fn bounds_of(&self, log: LogId) -> Result<Bounds, ReadError> {
         let bounds = self.monitor.bounds().await?;
         if bounds.log == log { Ok(bounds) } else { Err(ReadError::Replaced) }
     }
@@ -148,7 +148,7 @@ impl Reader {
         let mut waiting_since = Instant::now();
         loop {
             self.have_source().await?;
-            let source = self.source.as_mut().expect("it was just made");
+            let source = self.source.as_mut().expect("there is one now");
             let now = *topic.borrow_and_update();
             let Some(now) = now.filter(|topic| topic.log == self.log) else {
                 return Err(ReadError::Replaced);
