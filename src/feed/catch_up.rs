@@ -51,7 +51,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 /// How long a reader serves one place, and how long somebody else waits, before it goes
 /// elsewhere. Far more than it costs to go elsewhere, also with Kafka: there it takes a new
-/// consumer, and 10 ms until the first page (median, a broker on the same two cores; no more
+/// consumer, and 10 to 20 ms until the first page (a broker on the same two cores; no more
 /// than to assign a consumer anew took), and is done twice in this time at the most.
 const TURN: Duration = Duration::from_millis(100);
 

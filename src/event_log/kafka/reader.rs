@@ -154,6 +154,10 @@ impl Reader {
                 return Err(ReadError::Replaced);
             };
             source.take();
+            if source.is_unproven() {
+                self.link.bounds_with(self.log, &Position::default()).await?;
+                source.set_proven();
+            }
             if let Some(batch) = source.hand_out(limits) {
                 self.position.clone_from(&batch.position);
                 return Ok(batch);

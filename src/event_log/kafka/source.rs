@@ -70,6 +70,8 @@ pub(super) struct Source {
     moved: bool,
     /// librdkafka says so once, and is silent from then on.
     trouble: Option<Trouble>,
+    /// It was looked, after the first records were taken, whether it is still the same log.
+    proven: bool,
     /// It was asked for the end since it was last reached.
     rechecked: bool,
     buffered_records: usize,
@@ -117,6 +119,7 @@ impl Source {
             trimmed,
             moved: false,
             trouble: None,
+            proven: false,
             rechecked: false,
             buffered_records: 0,
             buffered_bytes: 0,
@@ -152,6 +155,17 @@ impl Source {
     /// Notes that the end is being asked for.
     pub fn set_rechecked(&mut self) {
         self.rechecked = true;
+    }
+
+    /// Whether what was taken may be of another log: a new consumer takes whatever topic has
+    /// the name when it comes to look, and waits for one where there is none.
+    pub fn is_unproven(&self) -> bool {
+        !self.proven && self.buffered_records > 0
+    }
+
+    /// Notes that it is the same log.
+    pub fn set_proven(&mut self) {
+        self.proven = true;
     }
 
     /// Waits until there is something to take.
