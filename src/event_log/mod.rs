@@ -282,7 +282,7 @@ pub trait LogReader: Send {
     fn next(&mut self, limits: ReadLimits) -> BoxFuture<'_, Result<ReadBatch, ReadError>>;
 
     /// Goes to `from` of the log `log`, as if it were opened there: the next read begins there,
-    /// and ends with [`ReadError::Replaced`] where it is another log now. Cheaper than another
+    /// and ends with [`ReadError::Replaced`] where it is another log now. No dearer than another
     /// reader.
     fn seek(&mut self, log: LogId, from: Position);
 

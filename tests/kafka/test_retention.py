@@ -53,10 +53,10 @@ def test_who_is_behind_and_overtaken_is_told_and_goes_on(kafka, herald, topic):
     assert kafka.put_events(topic, there, large_events(server.pb, players, 400))[-1] == 400
     behind = server.stall(**earliest)
     filtered = server.stall(**earliest, filter=stranger)
-    live = [server.subscribe(), server.subscribe(filter={"player_ids": ["alice"]})]
-    for subscription in live:
-        # Then they have been live for a while, and the tail of the log is at its end.
-        subscription.gets_a("heartbeat")
+    live = [
+        server.subscribe().opened(),
+        server.subscribe(filter={"player_ids": ["alice"]}).opened(),
+    ]
     # Far more than is on its way to them; what is left is more than the ring holds.
     kafka.trim(topic, there, KEPT_FROM)
     until(lambda: server.bounds().partitions[there].start_offset == KEPT_FROM, "an effect")

@@ -24,7 +24,7 @@
 //! A thread polls the producer ([`writer`]), another asks about the topic ([`monitor`]), and
 //! what both know is on the [`board`]. Readers poll their own consumers, woken by librdkafka
 //! ([`reader`], [`source`]); librdkafka's own queue, which is bounded, is what
-//! lies between.
+//! lies between. A consumer is assigned once: to read elsewhere takes another one.
 
 mod board;
 mod context;

@@ -1,5 +1,5 @@
-//! One consumer with partitions assigned to it, and the little that was taken from it and
-//! not yet handed out.
+//! One consumer with the partitions that it was assigned, and the little that was taken from
+//! it and not yet handed out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const MAX_BUFFERED_RECORDS: usize = 1_000;
 /// See [`MAX_BUFFERED_RECORDS`]; a single larger record is let through.
 const MAX_BUFFERED_BYTES: usize = 256 * 1024;
 
-/// Why nothing comes any more, until the source is assigned anew.
+/// Why nothing comes any more, and another source is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// The place that was to be read is not there, or what is there is not what was assigned.
@@ -49,6 +49,12 @@ struct Share {
 }
 
 /// See the module.
+///
+/// It is assigned once, as it is made: who wants to read elsewhere makes another one. When a
+/// consumer is assigned anew, and again or closed before the partitions have stopped, librdkafka
+/// stops them twice, and then ends the process (`rd_kafka_assignment_partition_stopped`:
+/// assertion `rktp->rktp_started`). Source:
+/// <https://github.com/confluentinc/librdkafka/issues/5573>.
 pub(super) struct Source {
     /// Always there, except while it is dropped.
     consumer: Option<BaseConsumer<Context>>,
@@ -58,12 +64,14 @@ pub(super) struct Source {
     shares: Vec<Share>,
     /// Everything before it was handed out.
     position: Position,
-    /// What was missing where it was assigned; handed out before anything else.
+    /// What was missing where it begins; handed out before anything else.
     trimmed: Vec<Trimmed>,
     /// The position was moved over offsets that hold no record.
     moved: bool,
     /// librdkafka says so once, and is silent from then on.
     trouble: Option<Trouble>,
+    /// It was looked, after the first records were taken, whether it is still the same log.
+    proven: bool,
     /// It was asked for the end since it was last reached.
     rechecked: bool,
     buffered_records: usize,
@@ -72,36 +80,16 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// A consumer without partitions.
-    pub fn new(options: &Options, context: Context, reading: Reading) -> KafkaResult<Self> {
-        let mut consumer: BaseConsumer<Context> =
-            options.consumer(reading).create_with_context(context)?;
-        let ready = Arc::new(Notify::new());
-        let signal = Arc::clone(&ready);
-        consumer.set_nonempty_callback(move || signal.notify_one());
-        Ok(Self {
-            consumer: Some(consumer),
-            ready,
-            topic: options.topic.clone(),
-            shares: Vec::new(),
-            position: Position::default(),
-            trimmed: Vec::new(),
-            moved: false,
-            trouble: None,
-            rechecked: false,
-            buffered_records: 0,
-            buffered_bytes: 0,
-            turn: 0,
-        })
-    }
-
-    fn consumer(&self) -> &BaseConsumer<Context> {
-        self.consumer.as_ref().expect("it is there until the source is dropped")
-    }
-
     /// Reads from `from` on, in every partition that `bounds` names. What was removed by
-    /// retention before it could be read is handed out first.
-    pub fn assign(&mut self, from: &Position, bounds: &Bounds) -> KafkaResult<()> {
+    /// retention before it could be read is handed out first. Starts threads and reads
+    /// certificates, and so may block.
+    pub fn open(
+        options: &Options,
+        context: Context,
+        reading: Reading,
+        from: &Position,
+        bounds: &Bounds,
+    ) -> KafkaResult<Self> {
         let mut assignment = TopicPartitionList::with_capacity(bounds.end.len());
         let mut position = Position::zero(bounds.end.len());
         let mut trimmed = Vec::new();
@@ -113,30 +101,33 @@ impl Source {
             let next = wanted.max(start);
             position.set(partition, next);
             let offset = KafkaOffset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
-            assignment.add_partition_offset(&self.topic, kafka_partition(partition), offset)?;
+            assignment.add_partition_offset(&options.topic, kafka_partition(partition), offset)?;
         }
-        self.consumer().assign(&assignment)?;
-        self.shares = bounds
-            .end
-            .iter()
-            .map(|(_, known_end)| Share { known_end, ..Share::default() })
-            .collect();
-        (self.buffered_records, self.buffered_bytes) = (0, 0);
-        self.moved = false;
-        self.trouble = None;
-        // What was noted and not handed out is in `from` no longer.
-        self.trimmed.retain(|noted| noted.to <= from.get(noted.partition));
-        self.trimmed.extend(trimmed);
-        self.position = position;
-        Ok(())
+        let mut consumer: BaseConsumer<Context> =
+            options.consumer(reading).create_with_context(context)?;
+        let ready = Arc::new(Notify::new());
+        let signal = Arc::clone(&ready);
+        consumer.set_nonempty_callback(move || signal.notify_one());
+        consumer.assign(&assignment)?;
+        let ends = bounds.end.iter();
+        Ok(Self {
+            consumer: Some(consumer),
+            ready,
+            topic: options.topic.clone(),
+            shares: ends.map(|(_, known_end)| Share { known_end, ..Share::default() }).collect(),
+            position,
+            trimmed,
+            moved: false,
+            trouble: None,
+            proven: false,
+            rechecked: false,
+            buffered_records: 0,
+            buffered_bytes: 0,
+            turn: 0,
+        })
     }
 
-    /// Forgets what was noted for a place, before it is assigned to another one.
-    pub fn forget(&mut self) {
-        self.trimmed.clear();
-    }
-
-    /// Why it has to be assigned anew, if it has to.
+    /// Why another source is needed, if it is.
     pub fn trouble(&self) -> Option<Trouble> {
         self.trouble
     }
@@ -144,11 +135,6 @@ impl Source {
     /// How many partitions are assigned.
     pub fn partitions(&self) -> usize {
         self.shares.len()
-    }
-
-    /// Where what is handed out next begins.
-    pub fn position(&self) -> &Position {
-        &self.position
     }
 
     /// Whether there was nothing more to take when it was last looked, in any partition.
@@ -169,6 +155,17 @@ impl Source {
     /// Notes that the end is being asked for.
     pub fn set_rechecked(&mut self) {
         self.rechecked = true;
+    }
+
+    /// Whether what was taken may be of another log: a new consumer takes whatever topic has
+    /// the name when it comes to look, and waits for one where there is none.
+    pub fn is_unproven(&self) -> bool {
+        !self.proven && self.buffered_records > 0
+    }
+
+    /// Notes that it is the same log.
+    pub fn set_proven(&mut self) {
+        self.proven = true;
     }
 
     /// Waits until there is something to take.

@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
-use crate::event_log::conformance::{Harness, Writing, conformance_suite, record, within_patience};
-use crate::event_log::{AppendError, EventLog, Offset, Partition};
+use crate::event_log::conformance::{
+    Harness, Writing, conformance_suite, next, record, within_patience,
+};
+use crate::event_log::{AppendError, EventLog, Offset, Partition, ReadLimits};
 
 #[allow(clippy::disallowed_methods, reason = "tests are told where the broker is")]
 fn variable(name: &str) -> Option<String> {
@@ -182,6 +184,63 @@ async fn statistics_become_metrics() {
             writing.append(0, b"x").await;
             told.clear();
             prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+        }
+        writing.end().await;
+    })
+    .await;
+}
+
+/// librdkafka used to end the process here, as a consumer was assigned anew and let go of at
+/// once (see `Source`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_are_overtaken_can_be_let_go_of_at_once() {
+    const ROUNDS: u64 = 12;
+    const TOGETHER: usize = 12;
+    /// Further than a reader is ahead of what it hands out, with these properties.
+    const STEP: u64 = 10;
+    const PARTITIONS: u32 = 6;
+    const OVERTAKEN: Partition = 3;
+    if !has_broker() {
+        return;
+    }
+    within_patience(async {
+        let mut options = options(PARTITIONS);
+        for property in
+            ["batch.num.messages=1", "queued.min.messages=1", "max.partition.fetch.bytes=1"]
+        {
+            options.properties.add(property).expect("it is a property");
+        }
+        let log = open(&options).await;
+        let harness = KafkaHarness { options, log: Some(Arc::clone(&log)) };
+        let writing = Writing::to(log.clone());
+        let count = u64::from(PARTITIONS) * STEP * (ROUNDS + 1);
+        let partitions = (0..count).map(|number| (number % u64::from(PARTITIONS)) as Partition);
+        let appends = partitions.map(|partition| writing.appender.append(record(partition, b"x")));
+        assert!(join_all(appends).await.iter().all(Result::is_ok));
+
+        let one = ReadLimits { records: 1, bytes: usize::MAX };
+        for round in 1..=ROUNDS {
+            let bounds = log.bounds().await.expect("the log is well");
+            let mut begun = join_all((0..TOGETHER).map(async |_| {
+                let opened = log.open_reader(bounds.log, bounds.start.clone()).await;
+                let mut reader = opened.expect("the log is well");
+                assert_eq!(next(&mut reader, one).await.trimmed, []);
+                reader
+            }))
+            .await;
+            let to = round * STEP;
+            harness.trim(OVERTAKEN, to).await;
+            join_all(begun.drain(..).map(async |mut reader| {
+                let trimmed = loop {
+                    let batch = next(&mut reader, one).await;
+                    if let [trimmed] = batch.trimmed[..] {
+                        break trimmed;
+                    }
+                };
+                drop(reader);
+                assert_eq!((trimmed.partition, trimmed.to), (OVERTAKEN, to));
+            }))
+            .await;
         }
         writing.end().await;
     })
