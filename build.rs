@@ -13,6 +13,9 @@ use prost::Message as _;
 
 /// Where the generated messages are mounted in the crate.
 const MESSAGES: &str = "crate::proto";
+/// What the server answers a poll with: the same message, with events that are written
+/// already.
+const POLL_ANSWER: &str = "crate::feed::PollAnswer";
 /// The codec of the server: the only place that decides what is answered to
 /// bytes that are no message.
 const SERVER_CODEC: &str = "crate::grpc::codec::ServerCodec";
@@ -47,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     stubs(&dir("server")?)
         .build_client(false)
         .codec_path(SERVER_CODEC)
+        .extern_path(".game.v1.PollEventsResponse", POLL_ANSWER)
         .compile_fds(without_streams(descriptors.clone()))?;
     stubs(&dir("client")?).build_server(false).compile_fds(descriptors)?;
     Ok(())

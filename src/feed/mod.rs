@@ -56,7 +56,7 @@ use crate::proto;
 
 pub use cursor::{Cursor, CursorMalformed};
 pub use filter::MAX_FILTER_VALUES;
-pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT};
+pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use catch_up::CatchUp;
@@ -360,7 +360,7 @@ impl Lane {
         caller: &Caller,
         request: proto::PollEventsRequest,
         answer_by: Option<Instant>,
-    ) -> Result<proto::PollEventsResponse, FeedError> {
+    ) -> Result<PollAnswer, FeedError> {
         let (subscription, max_wait) = poll::subscription(request)?;
         let until = Instant::now() + max_wait;
         let mut reader = self.subscribe(caller, subscription).await?;

@@ -296,6 +296,7 @@ impl Model {
         };
         let (epoch, log, before) = self.before(ask);
         let answer = self.running.lanes[0].poll(&CALLER, request, None).await;
+        let answer = answer.map(PollAnswer::read);
         let answer = self.opened(answer, epoch);
         let after = self.after(epoch);
         let (answer, start) = match (answer, oracle::start(&asked, log, &before, &after)) {

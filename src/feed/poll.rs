@@ -1,13 +1,14 @@
 //! The feed for those who cannot hold a stream: one reader, asked once.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::reader::{MAX_BATCH_EVENTS, Reader};
-use super::{FeedError, Subscription};
+use super::{FeedError, Subscription, written};
 use crate::domain::Violations;
-use crate::proto::stream_events_response::Response;
 use crate::proto::{self, poll_events_request, stream_events_request};
 
 /// How long a poll waits for an event when it does not say.
@@ -15,6 +16,32 @@ pub const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// How long a poll waits at the most; one that asks for more gets this.
 pub const LONGEST_MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// A `PollEventsResponse` whose events are written already, as a stream would send them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PollAnswer {
+    /// Behind all that was returned or passed over.
+    #[prost(string, tag = "1")]
+    pub cursor: String,
+    /// A `DeliveredEvent` each.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub events: Vec<Bytes>,
+    /// What is missing behind the events.
+    #[prost(message, optional, tag = "3")]
+    pub gap: Option<proto::Gap>,
+    /// Everything was looked at that the log held when the call came.
+    #[prost(bool, tag = "4")]
+    pub caught_up: bool,
+}
+
+#[cfg(test)]
+impl PollAnswer {
+    /// As clients read it.
+    pub(super) fn read(self) -> proto::PollEventsResponse {
+        use prost::Message as _;
+        proto::PollEventsResponse::decode(&self.encode_to_vec()[..]).unwrap()
+    }
+}
 
 /// The subscription that a poll stands for, and how long it waits.
 pub(super) fn subscription(
@@ -63,22 +90,21 @@ pub(super) async fn collect(
     reader: &mut Reader,
     until: Instant,
     answer_by: Option<Instant>,
-) -> Result<proto::PollEventsResponse, FeedError> {
+) -> Result<PollAnswer, FeedError> {
     let longest = answer_by.unwrap_or_else(|| Instant::now() + LONGEST_MAX_WAIT);
-    let mut answer = proto::PollEventsResponse::default();
+    let mut answer = PollAnswer::default();
     while answer.events.is_empty() && answer.gap.is_none() {
         let until = if reader.is_caught_up() { until.min(longest) } else { longest };
-        let Ok(next) = timeout_at(until, reader.next()).await else {
+        let next = poll_fn(|cx| reader.poll_message(cx));
+        let Ok(next) = timeout_at(until, next).await else {
             answer.cursor = reader.cursor();
             break;
         };
         let Some(message) = next.transpose()? else { break };
+        let message = written::look_into(&message).expect("it was written here");
         answer.cursor = message.cursor;
-        match message.response {
-            Some(Response::Batch(batch)) => answer.events = batch.events,
-            Some(Response::Gap(gap)) => answer.gap = Some(gap),
-            _ => {}
-        }
+        answer.events = message.batch.map(|batch| batch.events).unwrap_or_default();
+        answer.gap = message.gap;
     }
     answer.caught_up = reader.is_caught_up();
     Ok(answer)

@@ -560,7 +560,8 @@ async fn polls_give_each_event_once_and_each_gap() {
     fixture.push(0, "bob");
     let (mut seen, mut gaps, mut cursor) = (Vec::new(), 0, None::<String>);
     loop {
-        let answer = fixture.lane.poll(&CALLER, poll(cursor.as_deref(), 0), None).await.unwrap();
+        let answer =
+            fixture.lane.poll(&CALLER, poll(cursor.as_deref(), 0), None).await.unwrap().read();
         seen.extend(answer.events.iter().map(|event| (event.partition, event.offset)));
         gaps += usize::from(answer.gap.is_some());
         cursor = Some(answer.cursor);
@@ -579,7 +580,7 @@ async fn polls_give_each_event_once_and_each_gap() {
 async fn a_poll_waits_as_long_as_it_was_told_and_for_no_longer_than_an_event() {
     let fixture = Fixture::new(1, 1 << 20);
     let begun = Instant::now();
-    let answer = fixture.lane.poll(&CALLER, poll(None, 7), None).await.unwrap();
+    let answer = fixture.lane.poll(&CALLER, poll(None, 7), None).await.unwrap().read();
     assert_eq!(begun.elapsed(), Duration::from_secs(7));
     assert!(answer.events.is_empty() && answer.caught_up);
 
@@ -596,7 +597,7 @@ async fn a_poll_waits_as_long_as_it_was_told_and_for_no_longer_than_an_event() {
     let begun = Instant::now();
     let by = begun + Duration::from_secs(1);
     let latest = proto::PollEventsRequest { start: None, ..poll(None, 7) };
-    let answer = fixture.lane.poll(&CALLER, latest, Some(by)).await.unwrap();
+    let answer = fixture.lane.poll(&CALLER, latest, Some(by)).await.unwrap().read();
     assert_eq!((begun.elapsed(), answer.events.len()), (Duration::from_secs(1), 0));
 }
 

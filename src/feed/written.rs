@@ -99,6 +99,30 @@ pub(super) fn read(message: &Bytes) -> Result<proto::StreamEventsResponse, prost
     proto::StreamEventsResponse::decode(message.slice(PREFIX_BYTES..))
 }
 
+/// A message of which only that is looked at which matters to who passes its events on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Outline {
+    #[prost(string, tag = "1")]
+    pub cursor: String,
+    #[prost(message, optional, tag = "3")]
+    pub batch: Option<OutlineBatch>,
+    #[prost(message, optional, tag = "7")]
+    pub gap: Option<proto::Gap>,
+}
+
+/// A batch in an [`Outline`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct OutlineBatch {
+    /// A `DeliveredEvent` each, as it was written.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub events: Vec<Bytes>,
+}
+
+/// Reads what is written here, and leaves the events as they are.
+pub(super) fn look_into(message: &Bytes) -> Result<Outline, prost::DecodeError> {
+    Outline::decode(message.slice(PREFIX_BYTES..))
+}
+
 fn prefixed(bytes: usize) -> BytesMut {
     let mut message = BytesMut::with_capacity(PREFIX_BYTES + bytes);
     message.put_u8(0);

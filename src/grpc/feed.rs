@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use super::frames::{self, OneMessage};
 use super::stubs::event_feed_service_server::EventFeedService;
 use super::{Options, ResponseBody, request, status};
-use crate::feed::{Lane, Reader};
+use crate::feed::{Lane, PollAnswer, Reader};
 use crate::proto;
 
 /// The path of the stream.
@@ -42,7 +42,7 @@ impl EventFeedService for EventFeed {
     async fn poll_events(
         &self,
         request: Request<proto::PollEventsRequest>,
-    ) -> Result<Response<proto::PollEventsResponse>, Status> {
+    ) -> Result<Response<PollAnswer>, Status> {
         let answer_by = request::answer_by(request.metadata());
         let caller = request::caller(&self.options);
         let answer = self.feed.poll(&caller, request.into_inner(), answer_by);

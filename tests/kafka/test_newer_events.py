@@ -103,7 +103,6 @@ def test_what_is_not_known_of_them_is_delivered_too(read_in_all_ways):
     are_whole(pb, values, streamed)
 
 
-@pytest.mark.xfail(strict=True, reason="polls write events anew, without what is not known")
 def test_what_is_not_known_of_them_is_delivered_to_polls_too(read_in_all_ways):
     pb, values, _, polled = read_in_all_ways
     are_whole(pb, values, polled)

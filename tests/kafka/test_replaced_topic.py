@@ -42,12 +42,16 @@ def test_a_topic_made_anew_is_another_feed(kafka, herald, topic, events):
     for subscription in behind:
         subscription.go_on()
 
-    # All readers are ended, and none has read on in the new one.
+    # All readers are ended. Until the topic was looked at, some may have read on in the new one,
+    # if that goes on to where they were.
+    may_come = known | ({e.event_id for e in new} if events > LARGE_EVENTS else set())
     for subscription in (live, filtered, elsewhere, from_start, *behind):
         assert subscription.fails() == REPLACED
         assert subscription.gaps() == []
-        assert known.issuperset(subscription.ids())
-    assert outcome(poll.exception())[:2] == REPLACED
+        assert may_come.issuperset(subscription.ids())
+    # It may have begun when there was no topic, or may have been answered by the new one.
+    if poll.exception() or events <= LARGE_EVENTS:
+        assert outcome(poll.exception())[:2] in (REPLACED, UNAVAILABLE)
     # Those behind had not read all of the old one.
     assert len(behind[0].ids()) < len(known)
     assert time.monotonic() - began < NOTICED_SECONDS
