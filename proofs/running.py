@@ -242,6 +242,10 @@ class Subscriber:
             for line in file:
                 yield json.loads(line)
 
+    def signal(self, number):
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
     def reconnects(self):
         """How often it had to resume."""
         return self._notes.read_text().count("reconnecting")
