@@ -322,9 +322,32 @@ mod tests {
         .into()
     }
 
+    /// What of an event prost does not look at as closely as at all else: of which kind the
+    /// entries of a map are.
+    #[derive(prost::Message)]
+    struct WithMap {
+        #[prost(message, optional, tag = "6")]
+        origin: Option<OriginWithMap>,
+    }
+
+    #[derive(prost::Message)]
+    struct OriginWithMap {
+        #[prost(message, repeated, tag = "2")]
+        headers: Vec<Header>,
+    }
+
+    #[derive(prost::Message)]
+    struct Header {
+        #[prost(string, tag = "1")]
+        key: String,
+        #[prost(string, tag = "2")]
+        value: String,
+    }
+
     fn decodes(bytes: &[u8]) -> bool {
-        proto::GameEvent::decode(bytes)
-            .is_ok_and(|event| !event.event_id.is_empty() && !event.event_type.is_empty())
+        let has_names =
+            |event: proto::GameEvent| !event.event_id.is_empty() && !event.event_type.is_empty();
+        proto::GameEvent::decode(bytes).is_ok_and(has_names) && WithMap::decode(bytes).is_ok()
     }
 
     #[test]
@@ -350,6 +373,20 @@ mod tests {
         for none in [of("", "t"), of("i", ""), Vec::new(), [of("i", "t"), vec![10, 0]].concat()] {
             assert_eq!(event(&none), Err("it has no id or no type".to_owned()), "{none:?}");
         }
+    }
+
+    #[test]
+    fn entries_of_a_map_are_of_the_kind_that_they_have_in_the_schema() {
+        let of = |wire_type| {
+            let mut origin = Vec::new();
+            encode_key(2, wire_type, &mut origin);
+            origin.put_slice(b"\x03\x0a\x01h");
+            let mut bytes = sample(Payload::GuildJoined(proto::GuildJoined::default()));
+            put_field(EVENT_ORIGIN, &origin, &mut bytes);
+            bytes
+        };
+        assert!(event(&of(WireType::LengthDelimited)).is_ok());
+        assert!(event(&of(WireType::StartGroup)).is_err());
     }
 
     #[test]
