@@ -1,5 +1,7 @@
 //! The reader's promises where only a log that does as it is told can show them.
 
+mod live;
+
 use std::sync::Arc;
 use std::time::Duration;
 
