@@ -170,7 +170,7 @@ impl Slot {
         };
         if let Some(better) = better {
             debug_assert!(invariants::never_back(&place.position, &better.position));
-            *place = better;
+            *place = place.onward(&better);
         }
     }
 }

@@ -229,7 +229,37 @@ async fn who_is_left_by_the_lane_goes_on_from_where_the_lane_was() {
         handed_out().await;
     }
     ring.restart();
+    handed_out().await;
     let (cursor, response) = next(&mut reader).await;
     assert!(matches!(response, Response::FellBehind(_)), "{response:?}");
     assert_eq!(place(&cursor), vec![3].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_the_time_is_not_forgotten_at_a_place_of_others() {
+    // The log's clock ticks with each record of a partition.
+    let fixture = Fixture::idle(2, 1 << 20);
+    (0..7).for_each(|_| fixture.push(0, "bob"));
+    let time = |cursor: &str| Cursor::decode(cursor).unwrap().time;
+    let hub = &fixture.feed.shared.hub;
+    let subscription = Subscription { start: earliest().start, ..of_player("alice") };
+    let mut reader = fixture.subscribe(subscription).await;
+    assert!(matches!(next(&mut reader).await.1, Response::Opened(_)));
+    // It reads the log, and the tail begins at its end.
+    assert!(matches!(next(&mut reader).await.1, Response::CaughtUp(_)));
+    let begun = Place::new(fixture.log.id(), vec![7, 0].into(), Timestamp::default());
+    hub.restart(Arc::new(begun));
+    assert!(matches!(next(&mut reader).await.1, Response::Heartbeat(_)));
+    for is_passed_over in [true, false] {
+        fixture.push(1, if is_passed_over { "bob" } else { "alice" });
+        let mut log = fixture.log.open_reader(fixture.log.id(), place_of(hub)).await.unwrap();
+        let read = log.next(reader::READ_LIMITS).await.unwrap();
+        hub.publish(Batch::new(hub.end().unwrap(), read));
+        let (cursor, _) = next(&mut reader).await;
+        assert_eq!(time(&cursor), Timestamp::from_millis(7), "at {cursor}");
+    }
+}
+
+fn place_of(hub: &hub::Hub) -> Position {
+    hub.end().unwrap().position.clone()
 }
