@@ -314,7 +314,7 @@ impl Dispatcher {
             tokio::select! {
                 () = self.signal.news() => self.hand_out(),
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
-                    self.state().ring(Instant::now());
+                    self.ring();
                 }
                 () = self.hurry.notified() => {}
             }
@@ -332,6 +332,18 @@ impl Dispatcher {
                 Found::Gone => state.skip_to(self.hub.head()),
             }
         }
+        self.count(&mut state);
+    }
+
+    /// Wakes those whose time has come. A lane where nothing comes any more counts here what it
+    /// has handed out, one heartbeat later at the most.
+    fn ring(&self) {
+        let mut state = self.state();
+        state.ring(Instant::now());
+        self.count(&mut state);
+    }
+
+    fn count(&self, state: &mut State) {
         self.delivered.inc_by(std::mem::take(&mut state.delivered));
     }
 
@@ -498,6 +510,6 @@ impl Drop for Seat {
         if let Some(filter) = &slot.filter {
             state.index.remove(filter, self.key);
         }
-        self.lane.delivered.inc_by(std::mem::take(&mut state.delivered));
+        self.lane.count(&mut state);
     }
 }

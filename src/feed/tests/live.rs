@@ -236,6 +236,16 @@ async fn who_is_left_by_the_lane_goes_on_from_where_the_lane_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_delivered_is_counted_also_when_nothing_follows() {
+    let mut ring = Ring::new();
+    let mut reader = ring.live(Subscription::default()).await;
+    ring.add(&[event("alice"), event("bob")]);
+    assert!(matches!(next(&mut reader).await.1, Response::Batch(_)));
+    assert!(matches!(next(&mut reader).await.1, Response::Heartbeat(_)));
+    assert_eq!(ring.fixture.feed.shared.metrics.delivered.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_known_of_the_time_is_not_forgotten_at_a_place_of_others() {
     // The log's clock ticks with each record of a partition.
     let fixture = Fixture::idle(2, 1 << 20);
