@@ -246,6 +246,38 @@ async fn what_was_delivered_is_counted_also_when_nothing_follows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heartbeat_comes_an_interval_after_the_last_message() {
+    for subscription in [Subscription::default(), of_player("alice")] {
+        let mut ring = Ring::new();
+        let mut reader = ring.live(subscription).await;
+        for _ in 0..3 {
+            tokio::time::advance(DEFAULT_HEARTBEAT * 2 / 3).await;
+            ring.add(&[event("alice")]);
+            assert!(matches!(next(&mut reader).await.1, Response::Batch(_)));
+        }
+        let begun = Instant::now();
+        let response = next(&mut reader).await.1;
+        assert!(matches!(response, Response::Heartbeat(_)), "{response:?}");
+        assert_eq!(begun.elapsed(), DEFAULT_HEARTBEAT);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_much_to_pass_over_comes_to_the_end_of_it() {
+    let mut ring = Ring::new();
+    for _ in 0..40 {
+        ring.add(&vec![event("bob"); MAX_BATCH_EVENTS]);
+    }
+    let subscription = Subscription { start: earliest().start, ..of_player("alice") };
+    let mut reader = ring.fixture.subscribe(subscription).await;
+    assert!(matches!(next(&mut reader).await.1, Response::Opened(_)));
+    let begun = Instant::now();
+    let response = next(&mut reader).await.1;
+    assert!(matches!(response, Response::CaughtUp(_)), "{response:?}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_known_of_the_time_is_not_forgotten_at_a_place_of_others() {
     // The log's clock ticks with each record of a partition.
     let fixture = Fixture::idle(2, 1 << 20);
