@@ -186,7 +186,7 @@ async fn origins_are_for_those_who_asked_however_an_event_comes_to_them() {
             while futures_util::poll!(std::pin::pin!(reader.next())).is_ready() {}
         }
         readers.reverse();
-        ring.add(&[secret.clone()]);
+        ring.add(std::slice::from_ref(&secret));
         handed_out().await;
     }
 }
