@@ -48,7 +48,7 @@ struct State {
     slots: Slots,
     index: Index,
     /// Filtered readers who want to be woken by whatever comes next.
-    looking: Vec<Key>,
+    looking: BTreeSet<Key>,
     /// When each reader wants to look up, whatever comes.
     alarms: BTreeSet<(Instant, Key)>,
     /// When a batch was handed out last.
@@ -170,7 +170,7 @@ impl Slot {
         };
         if let Some(better) = better {
             debug_assert!(invariants::never_back(&place.position, &better.position));
-            *place = better;
+            *place = place.onward(&better);
         }
     }
 }
@@ -230,10 +230,8 @@ impl State {
         for (_, slot) in &mut self.slots.unfiltered {
             slot.mark(number, place);
         }
-        for key in self.looking.drain(..) {
-            if let Some(slot) = self.slots.filtered.get_mut(key.index) {
-                slot.wake();
-            }
+        for key in std::mem::take(&mut self.looking) {
+            self.slots.of(key).wake();
         }
         if self.slots.filtered.is_empty() {
             // Then nobody has to know what is in it yet.
@@ -314,7 +312,7 @@ impl Dispatcher {
             tokio::select! {
                 () = self.signal.news() => self.hand_out(),
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
-                    self.state().ring(Instant::now());
+                    self.ring();
                 }
                 () = self.hurry.notified() => {}
             }
@@ -332,6 +330,18 @@ impl Dispatcher {
                 Found::Gone => state.skip_to(self.hub.head()),
             }
         }
+        self.count(&mut state);
+    }
+
+    /// Wakes those whose time has come. A lane where nothing comes any more counts here what it
+    /// has handed out, one heartbeat later at the most.
+    fn ring(&self) {
+        let mut state = self.state();
+        state.ring(Instant::now());
+        self.count(&mut state);
+    }
+
+    fn count(&self, state: &mut State) {
         self.delivered.inc_by(std::mem::take(&mut state.delivered));
     }
 
@@ -474,8 +484,8 @@ impl Seat {
             let slot = state.slots.of(self.key);
             if may_follow && is_there {
                 slot.standing = Standing::WithLane;
-            } else if self.key.is_filtered && !slot.is_waiting {
-                state.looking.push(self.key);
+            } else if self.key.is_filtered {
+                state.looking.insert(self.key);
             }
         }
         state.slots.of(self.key).wait(cx);
@@ -495,9 +505,39 @@ impl Drop for Seat {
         let mut state = self.lane.state();
         let slot = state.slots.of_kind(self.key.is_filtered).remove(self.key.index);
         state.alarms.remove(&(slot.alarm, self.key));
+        state.looking.remove(&self.key);
         if let Some(filter) = &slot.filter {
             state.index.remove(filter, self.key);
         }
-        self.lane.delivered.inc_by(std::mem::take(&mut state.delivered));
+        self.lane.count(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event_log::LogId;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_at_whatever_comes_is_noted_once() {
+        let place = |offset: u64| {
+            let log = LogId(uuid::Uuid::nil());
+            Arc::new(Place::new(log, vec![offset].into(), Timestamp::default()))
+        };
+        let hub = Arc::new(Hub::new(1));
+        hub.restart(place(0));
+        let lane = Dispatcher::new(hub, Counter::default());
+        let alarm = Instant::now();
+        // Ahead of the tail, which does not come.
+        let seat = lane.seat(1, Some(Arc::default()), alarm);
+        for _ in 0..3 {
+            let cx = Context::from_waker(Waker::noop());
+            assert!(seat.poll(&cx, &mut place(2), alarm, true, |_| true).is_pending());
+            lane.state().slots.of(seat.key).wake();
+        }
+        assert_eq!(lane.state().looking.len(), 1);
+        drop(seat);
+        assert!(lane.state().looking.is_empty());
     }
 }

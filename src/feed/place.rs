@@ -1,6 +1,6 @@
 //! A place in the log, shared by all who stand there.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::cursor::Cursor;
 use crate::clock::Timestamp;
@@ -24,6 +24,15 @@ impl Place {
     /// The same place, shared with nobody.
     pub fn copy(&self) -> Self {
         Self::new(self.log, self.position.clone(), self.time)
+    }
+
+    /// `next`, for somebody who goes there from here, and forgets nothing of the time: who shares
+    /// `next` may have begun behind records that were seen on the way here.
+    pub fn onward(&self, next: &Arc<Self>) -> Arc<Self> {
+        if self.time <= next.time {
+            return Arc::clone(next);
+        }
+        Arc::new(Self::new(next.log, next.position.clone(), self.time))
     }
 
     /// The cursor, written once.

@@ -435,7 +435,7 @@ impl Reader {
 
     /// Delivers a batch as it is, which costs the same for any number of events.
     fn deliver_whole(&mut self, batch: &Batch) {
-        self.place.clone_from(&batch.after);
+        self.place = self.place.onward(&batch.after);
         let events = batch.records.len() as u64;
         if events > 0 {
             self.delivered += events;
@@ -460,7 +460,7 @@ impl Reader {
                     self.pick(batch, index, picked);
                 }
             }
-            self.place.clone_from(&batch.after);
+            self.place = self.place.onward(&batch.after);
         } else {
             self.deliver_slowly(batch, picked);
         }

@@ -1,7 +1,8 @@
 //! Whether bytes are an event, and where its origin is, in one pass that copies nothing.
 //!
-//! It says of any bytes what decoding them into the generated types would say: what it lets
-//! pass, every client of this schema can read. The tests hold the two against each other.
+//! It says of any bytes what decoding them into the generated types would say, within a message
+//! of the feed: what it lets pass, every client of this schema can read. The tests hold the two
+//! against each other.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -18,6 +19,10 @@ const EVENT: &str = ".game.v1.GameEvent";
 const EVENT_ID: u32 = 1;
 const EVENT_TYPE: u32 = 2;
 const EVENT_ORIGIN: u32 = 6;
+
+/// How many groups that this build does not know may lie within each other. Clients read 100
+/// levels, those around the event and above the group included; nobody needs more than a few.
+const MAX_GROUPS: usize = 16;
 
 /// Where the origin of an event is, its key included; nowhere, when empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,7 +158,7 @@ impl Shapes {
         let (number, wire_type) = decode_key(bytes)?;
         let known = self.0[message].get(number as usize).copied().flatten();
         let Some(Field { kind, is_packable }) = known else {
-            skip_field(wire_type, number, bytes, DecodeContext::default())?;
+            skip(wire_type, number, bytes, MAX_GROUPS)?;
             return Ok((number, 0));
         };
         match (kind, wire_type) {
@@ -214,6 +219,27 @@ fn find<'a>(set: &'a FileDescriptorSet, name: &str) -> Option<&'a DescriptorProt
     })
 }
 
+/// Moves over the value of a field that is not known, with at most so many `groups` within each
+/// other.
+fn skip(
+    wire_type: WireType,
+    number: u32,
+    bytes: &mut &[u8],
+    groups: usize,
+) -> Result<(), Malformed> {
+    if wire_type != WireType::StartGroup {
+        return Ok(skip_field(wire_type, number, bytes, DecodeContext::default())?);
+    }
+    let groups = groups.checked_sub(1).ok_or(Malformed::TooDeep)?;
+    loop {
+        match decode_key(bytes)? {
+            (inner, WireType::EndGroup) if inner == number => return Ok(()),
+            // The end of another group is refused as well.
+            (inner, wire_type) => skip(wire_type, inner, bytes, groups)?,
+        }
+    }
+}
+
 fn take<'a>(length: u64, bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let length = usize::try_from(length).map_err(|_| Malformed::CutOff)?;
     let (value, rest) = bytes.split_at_checked(length).ok_or(Malformed::CutOff)?;
@@ -230,6 +256,8 @@ enum Malformed {
     NotText,
     #[error("a field is of another kind than in the schema")]
     OtherKind,
+    #[error("more than {MAX_GROUPS} groups lie within each other")]
+    TooDeep,
     #[error("{0}")]
     Wire(#[from] prost::DecodeError),
 }
@@ -294,9 +322,32 @@ mod tests {
         .into()
     }
 
+    /// What of an event prost does not look at as closely as at all else: of which kind the
+    /// entries of a map are.
+    #[derive(prost::Message)]
+    struct WithMap {
+        #[prost(message, optional, tag = "6")]
+        origin: Option<OriginWithMap>,
+    }
+
+    #[derive(prost::Message)]
+    struct OriginWithMap {
+        #[prost(message, repeated, tag = "2")]
+        headers: Vec<Header>,
+    }
+
+    #[derive(prost::Message)]
+    struct Header {
+        #[prost(string, tag = "1")]
+        key: String,
+        #[prost(string, tag = "2")]
+        value: String,
+    }
+
     fn decodes(bytes: &[u8]) -> bool {
-        proto::GameEvent::decode(bytes)
-            .is_ok_and(|event| !event.event_id.is_empty() && !event.event_type.is_empty())
+        let has_names =
+            |event: proto::GameEvent| !event.event_id.is_empty() && !event.event_type.is_empty();
+        proto::GameEvent::decode(bytes).is_ok_and(has_names) && WithMap::decode(bytes).is_ok()
     }
 
     #[test]
@@ -322,6 +373,32 @@ mod tests {
         for none in [of("", "t"), of("i", ""), Vec::new(), [of("i", "t"), vec![10, 0]].concat()] {
             assert_eq!(event(&none), Err("it has no id or no type".to_owned()), "{none:?}");
         }
+    }
+
+    #[test]
+    fn entries_of_a_map_are_of_the_kind_that_they_have_in_the_schema() {
+        let of = |wire_type| {
+            let mut origin = Vec::new();
+            encode_key(2, wire_type, &mut origin);
+            origin.put_slice(b"\x03\x0a\x01h");
+            let mut bytes = sample(Payload::GuildJoined(proto::GuildJoined::default()));
+            put_field(EVENT_ORIGIN, &origin, &mut bytes);
+            bytes
+        };
+        assert!(event(&of(WireType::LengthDelimited)).is_ok());
+        assert!(event(&of(WireType::StartGroup)).is_err());
+    }
+
+    #[test]
+    fn what_lies_deeper_than_clients_read_is_no_event() {
+        let of = |groups: usize| {
+            let mut bytes = sample(Payload::GuildJoined(proto::GuildJoined::default()));
+            (0..groups).for_each(|_| encode_key(900, WireType::StartGroup, &mut bytes));
+            (0..groups).for_each(|_| encode_key(900, WireType::EndGroup, &mut bytes));
+            bytes
+        };
+        assert!(event(&of(MAX_GROUPS)).is_ok() && decodes(&of(MAX_GROUPS)));
+        assert!(event(&of(MAX_GROUPS + 1)).is_err());
     }
 
     #[test]

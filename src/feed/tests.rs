@@ -1,5 +1,7 @@
 //! The reader's promises where only a log that does as it is told can show them.
 
+mod live;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,13 +189,15 @@ async fn who_falls_out_of_the_ring_is_told_and_misses_nothing() {
 
 #[tokio::test]
 async fn a_record_that_is_no_event_is_a_gap_and_the_feed_goes_on() {
+    // An event, and behind it more groups within each other than a client reads.
+    let deep = [&b"\x0a\x01i\x12\x01t"[..], &[0x7b; 99], &[0x7c; 99]].concat();
     // What is no message, a message of nothing, and a message of something else.
-    let foreign = [&b"\xff\xff"[..], b"", b"x\x01"];
-    for (live, foreign) in foreign.into_iter().flat_map(|f| [(false, f), (true, f)]) {
+    let foreign = [b"\xff\xff".to_vec(), Vec::new(), b"x\x01".to_vec(), deep];
+    for (live, foreign) in foreign.iter().flat_map(|f| [(false, f), (true, f)]) {
         let fixture = Fixture::new(1, 1 << 20);
         let write = || {
             fixture.push(0, "alice");
-            fixture.log.push(0, foreign);
+            fixture.log.push(0, foreign.clone());
             fixture.push(0, "bob");
         };
         if !live {

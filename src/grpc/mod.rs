@@ -6,7 +6,7 @@
 //!    other origins ([`web`]);
 //! 2. [`access`] counts the call and writes its line;
 //! 3. [`frames`] refuses what is too large or no message, before it is buffered;
-//! 4. the generated stubs decode with Herald's own [`codec`];
+//! 4. the generated stubs decode with Herald's own [`codec`]; `StreamEvents` has none;
 //! 5. [`game`] and [`feed`] translate between messages and rooms.
 //!
 //! [`stop`] ends health's and reflection's streams when the server stops, as nobody else

@@ -1,6 +1,10 @@
 //! What browsers, health checkers and operators see.
 
-use herald::proto::{PurchaseItemRequest, PurchaseItemResponse, StreamEventsRequest, Transport};
+use herald::proto::stream_events_request::Start;
+use herald::proto::stream_events_response::Response;
+use herald::proto::{
+    PurchaseItemResponse, StartPosition, StreamEventsRequest, StreamEventsResponse, Transport,
+};
 use prost::Message as _;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -38,13 +42,16 @@ fn unchunk(head: &str, body: Vec<u8>) -> Vec<u8> {
     }
 }
 
+const PURCHASE: &str = "GameService/PurchaseItem";
+
 async fn grpc_web(
     server: &TestServer,
-    request: &PurchaseItemRequest,
+    method: &str,
+    request: &impl prost::Message,
 ) -> (String, Vec<(u8, Vec<u8>)>) {
     let message = request.encode_to_vec();
     let mut bytes = format!(
-        "POST /game.v1.GameService/PurchaseItem HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
+        "POST /game.v1.{method} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
          origin: http://localhost:3000\r\ncontent-type: application/grpc-web+proto\r\n\
          x-grpc-web: 1\r\ncontent-length: {}\r\n\r\n",
         server.address,
@@ -62,7 +69,7 @@ async fn grpc_web(
 #[tokio::test]
 async fn a_browser_buys_over_grpc_web_and_is_known_as_one() {
     let server = TestServer::start(&[]).await;
-    let (head, frames) = grpc_web(&server, &purchase("alice", "sword")).await;
+    let (head, frames) = grpc_web(&server, PURCHASE, &purchase("alice", "sword")).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let lower = head.to_ascii_lowercase();
     assert!(lower.contains("access-control-allow-origin: http://localhost:3000"), "{head}");
@@ -82,9 +89,34 @@ async fn a_browser_buys_over_grpc_web_and_is_known_as_one() {
 }
 
 #[tokio::test]
+async fn a_browser_reads_the_feed_to_its_end() {
+    let server = TestServer::start(&[]).await;
+    grpc_web(&server, PURCHASE, &purchase("alice", "sword")).await;
+    let earliest = Start::StartPosition(StartPosition::Earliest.into());
+    let asked = StreamEventsRequest { start: Some(earliest), max_events: 1, ..Default::default() };
+    let (head, frames) = grpc_web(&server, "EventFeedService/StreamEvents", &asked).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let ((flag, trailers), messages) = frames.split_last().unwrap();
+    assert!(*flag == 0x80 && messages.iter().all(|(flag, _)| *flag == 0), "{frames:?}");
+    let decode = |message: &[u8]| StreamEventsResponse::decode(message).unwrap().response.unwrap();
+    let told: Vec<_> = messages.iter().map(|(_, message)| decode(message)).collect();
+    let [Response::Opened(_), Response::Batch(batch), Response::CaughtUp(_)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(batch.events.len(), 1);
+    assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"));
+
+    let wrong = StreamEventsRequest { max_events: -1, ..Default::default() };
+    let (head, frames) = grpc_web(&server, "EventFeedService/StreamEvents", &wrong).await;
+    let trailers = frames.last().map(|(_, t)| String::from_utf8_lossy(t).into_owned());
+    let all = format!("{head}\n{}", trailers.unwrap_or_default()).to_ascii_lowercase();
+    assert!(all.contains("grpc-status: 3") || all.contains("grpc-status:3"), "{all}");
+}
+
+#[tokio::test]
 async fn a_browser_reads_why_it_was_refused() {
     let server = TestServer::start(&[]).await;
-    let (head, frames) = grpc_web(&server, &purchase("", "")).await;
+    let (head, frames) = grpc_web(&server, PURCHASE, &purchase("", "")).await;
     let trailers = frames.last().map(|(_, t)| String::from_utf8_lossy(t).into_owned());
     let all = format!("{head}\n{}", trailers.unwrap_or_default()).to_ascii_lowercase();
     assert!(all.contains("grpc-status: 3") || all.contains("grpc-status:3"), "{all}");
