@@ -51,13 +51,17 @@ const AHEAD_PAUSE_MILLIS: u32 = 10;
 /// What the tail holds of the topic at the most.
 const TAIL_AHEAD_KIB: u32 = 16 * 1024;
 
-/// How long the tail pauses when something has come, so that what comes meanwhile comes with
-/// one request. A broker answers one that waits as soon as it has a single record, so that
-/// without a pause there is a request for each batch that anybody writes; with it, 25 % more
-/// events a second could be written (a broker on the same two cores). Who waits for an event
-/// waits so much longer when there was one just before. A pause of 3 ms helps no more than one
-/// of 2 ms.
-const TAIL_PAUSE_MILLIS: u32 = 2;
+/// How long the tail leaves a partition out of its requests when more than a few records of it
+/// have come, so that what comes meanwhile comes with one request. A broker answers one that
+/// waits as soon as it has a single record, so that without a pause there is a request for each
+/// batch that anybody writes; with it, 25 % more events a second could be written (a broker on
+/// the same two cores).
+const TAIL_PAUSE_MILLIS: u32 = 3;
+
+/// From how many records on there is a pause. With fewer there is no hurry to spare the broker,
+/// and whoever was left out would wait until something comes for another partition: at 1,000
+/// events a second that made the 99th percentile of delivery 7 ms instead of 4.
+const TAIL_PAUSE_RECORDS: u32 = 8;
 
 /// What a consumer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +220,7 @@ impl Options {
     /// For reading.
     pub(super) fn consumer(&self, reading: Reading) -> ClientConfig {
         let [ahead_records, ahead_kib, pause_millis] = match reading {
-            Reading::Tail => [1, TAIL_AHEAD_KIB, TAIL_PAUSE_MILLIS],
+            Reading::Tail => [TAIL_PAUSE_RECORDS, TAIL_AHEAD_KIB, TAIL_PAUSE_MILLIS],
             Reading::Past => [AHEAD_RECORDS, AHEAD_KIB, AHEAD_PAUSE_MILLIS],
         };
         self.client(&[
