@@ -17,12 +17,17 @@ TOPIC = "game-events"
 PARTITIONS = set(range(6))
 
 
+# A broker that has just started is as busy with its own compiler as with its clients: it is
+# kept busy for so long before anything is measured in full size.
+WARM_UP_SECONDS = 20
+
+
 class Kafka:
     """A running cluster. Its nodes are numbered from 1."""
 
-    def __init__(self, folder, brokers=1):
+    def __init__(self, folder, *flags, brokers=1):
         self._folder = folder
-        lines = self._script("start", "--brokers", brokers).splitlines()
+        lines = self._script("start", "--brokers", brokers, *flags).splitlines()
         self.addresses = dict(line.split("=", 1) for line in lines)["brokers"]
 
     def _script(self, *arguments):
@@ -44,6 +49,12 @@ class Kafka:
     def log(self, *flags):
         """What makes a server keep its events here."""
         return ["--kafka-brokers", self.addresses, "--topic", TOPIC, *flags]
+
+    def warm_up(self):
+        """Writes as fast as can be for a while."""
+        serve = [f"--serve-arg={argument}" for argument in self.log()]
+        seconds = ["--seconds", 1, "--warmup", WARM_UP_SECONDS]
+        running.herald("bench", "write", "--spawn", "--json", *seconds, *serve)
 
     def places(self):
         """Partition and offset of each record of the topic, as kcat finds them."""

@@ -99,7 +99,7 @@ def proof(options):
         flags = ["--seconds", 86_400, "--warmup", 0]
         flags += ["--players", options["players"], "--in-flight", options["in_flight"]]
         with (
-            brokers.Kafka(folder / "kafka", 3) as kafka,
+            brokers.Kafka(folder / "kafka", brokers=3) as kafka,
             running.Server(kafka.log(*FLAGS)) as server,
             running.Subscriber(server.url, folder / "live") as subscriber,
             load.Load(server, folder / "receipts", *flags) as running_load,
