@@ -178,13 +178,13 @@ impl Slot {
 /// Filtered readers by a value that every event they want has.
 #[derive(Default)]
 struct Index {
-    event_types: HashMap<Box<str>, Vec<Key>>,
-    players: HashMap<Box<str>, Vec<Key>>,
-    guilds: HashMap<Box<str>, Vec<Key>>,
+    event_types: HashMap<Box<str>, BTreeSet<Key>>,
+    players: HashMap<Box<str>, BTreeSet<Key>>,
+    guilds: HashMap<Box<str>, BTreeSet<Key>>,
 }
 
 impl Index {
-    fn field(&mut self, field: Field) -> &mut HashMap<Box<str>, Vec<Key>> {
+    fn field(&mut self, field: Field) -> &mut HashMap<Box<str>, BTreeSet<Key>> {
         match field {
             Field::EventType => &mut self.event_types,
             Field::Player => &mut self.players,
@@ -196,7 +196,7 @@ impl Index {
         let (field, values) = filter.narrowest();
         let map = self.field(field);
         for value in values {
-            map.entry(value.into()).or_default().push(key);
+            map.entry(value.into()).or_default().insert(key);
         }
     }
 
@@ -205,7 +205,7 @@ impl Index {
         let map = self.field(field);
         for value in values {
             if let Some(keys) = map.get_mut(value) {
-                keys.retain(|other| *other != key);
+                keys.remove(&key);
                 if keys.is_empty() {
                     map.remove(value);
                 }

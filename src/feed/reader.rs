@@ -288,12 +288,9 @@ impl Reader {
     }
 
     /// The cursor behind everything that was delivered or passed over.
-    pub(super) fn cursor(&self) -> String {
-        let mut place = Arc::clone(&self.place);
-        if let State::Live(seat) = &self.state {
-            seat.update(&mut place);
-        }
-        place.cursor().to_owned()
+    pub(super) fn cursor(&mut self) -> String {
+        self.find_place();
+        self.place.cursor().to_owned()
     }
 
     fn open(&mut self, skipped: Vec<Skipped>) {
