@@ -1,12 +1,15 @@
 //! One subscriber: a state machine that is polled for its next message.
 //!
 //! ```text
-//! Opening ─► CatchingUp ◄─► Live ─► Closed
+//! Opening ─► CatchingUp ─► Live ─► Closed
+//!                ▲          │
+//!                └─ FallingBehind
 //! ```
 //!
-//! Catching up asks for pages of the log; live reads the ring. Both deliver from the reader's
-//! own position, record by record, so that the hand-over between them can neither
-//! leave out nor repeat anything: whatever lies before the position is passed over.
+//! Catching up asks for pages of the log; live reads the ring; who has fallen out of that asks
+//! the log whether its place is still there. All deliver from the reader's own place, so that
+//! the hand-over between them can neither leave out nor repeat anything: whatever lies before
+//! the place is passed over.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -162,15 +165,16 @@ impl Reader {
         }
     }
 
-    /// Waits for the next message; `None` when the stream has done what was asked or
-    /// was closed. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Result<proto::StreamEventsResponse, FeedError>> {
+    /// Waits for the next message, and reads it as clients do.
+    #[cfg(test)]
+    pub(super) async fn next(&mut self) -> Option<Result<proto::StreamEventsResponse, FeedError>> {
         let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
         Some(message.map(|message| written::read(&message).expect("it was written here")))
     }
 
     /// The next message as it goes over the wire: a `StreamEventsResponse` behind the five
-    /// bytes that gRPC puts before a message. `None` as for [`Reader::next`].
+    /// bytes that gRPC puts before a message. `None` when the stream has done what was asked or
+    /// was closed.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FeedError>>> {
         if let Some((message, now)) = self.take_whole() {
             self.last_message = now;

@@ -95,6 +95,7 @@ pub(super) fn message(cursor: &str, response: Response) -> Bytes {
 }
 
 /// Reads what is written here.
+#[cfg(test)]
 pub(super) fn read(message: &Bytes) -> Result<proto::StreamEventsResponse, prost::DecodeError> {
     proto::StreamEventsResponse::decode(message.slice(PREFIX_BYTES..))
 }
