@@ -96,8 +96,7 @@ impl Batch {
     /// How much memory it takes, once somebody gets it: its records, and its message beside
     /// them. Messages with origins come on top of that.
     pub fn bytes(&self) -> usize {
-        let values: usize = self.records.iter().map(|record| record.value.len()).sum();
-        2 * values
+        2 * self.record_bytes()
             + self.records.len() * (size_of::<Record>() + size_of::<Option<Origin>>())
             + size_of::<Self>()
     }

@@ -132,8 +132,7 @@ impl http_body::Body for Messages {
             }
         };
         this.reader = None;
-        let mut trailers = http::HeaderMap::new();
-        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(status::trailers(&status)))
     }
 
     fn is_end_stream(&self) -> bool {

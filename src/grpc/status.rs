@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Frame;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -58,6 +60,12 @@ pub(super) fn too_large(bytes: usize, limit: usize) -> Status {
 pub(super) fn stream_deadline() -> Status {
     let message = "the deadline of the stream has come; resume with the newest cursor";
     status(Code::DeadlineExceeded, message, reason("STREAM_DEADLINE"))
+}
+
+/// How a body says its status: the frame behind all others.
+pub(super) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = http::HeaderMap::new();
+    status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))
 }
 
 /// The message is compressed.

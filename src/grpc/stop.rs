@@ -9,6 +9,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
+use super::status;
+
 /// A response's body that ends with UNAVAILABLE once the server stops and there is
 /// nothing left to say.
 pub(super) struct UntilStopped {
@@ -37,11 +39,8 @@ impl http_body::Body for UntilStopped {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if polled.is_pending() && self.stopped.as_mut().poll(cx).is_ready() {
             self.ended = true;
-            let mut trailers = http::HeaderMap::new();
-            return match Status::unavailable("the server is stopping").add_header(&mut trailers) {
-                Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Err(status) => Poll::Ready(Some(Err(status))),
-            };
+            let status = Status::unavailable("the server is stopping");
+            return Poll::Ready(Some(status::trailers(&status)));
         }
         polled
     }
