@@ -7,53 +7,38 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
 
-use super::{Place, StartError, front};
+use super::{Place, StartError, front, http2};
 use crate::commands::CommandsBuilder;
 use crate::domain::AddressPolicy;
 use crate::event_log::{Appender, EventLog};
 use crate::feed::Feed;
-use crate::grpc::{self, Health, Peer, Rooms, Transport};
+use crate::grpc::{self, Health, Peer, Rooms, ServedBody, Transport};
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::{ACCESS_FLUSH_INTERVAL, AccessLog};
 
 /// Connections that wait for a lane to take them.
 const ARRIVALS: usize = 64;
 
-/// Calls and streams open at once on one connection; a client that wants more opens
-/// another connection or waits. Bounds what one connection can make the server hold: so
-/// many requests that have not come whole, so many responses that are not read.
-const MAX_CONCURRENT_STREAMS: u32 = 512;
-
 /// The most bytes of the headers of one request; the answer to more is the status 431,
 /// or, far beyond it, the end of the connection.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// The same for HTTP/1.1, where the buffer holds the beginning of the body too.
 const HTTP1_BUFFER_BYTES: usize = 2 * MAX_HEADER_BYTES as usize;
-
-/// The most bytes buffered for one stream whose reader is slow. hyper's default is
-/// 400 KiB, too much for thousands of them.
-const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How much a client may send before the server has taken it: on one stream as much as
-/// the largest default message, on a connection sixteen times that.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// When a silent peer is asked for a sign of life, and how long it has to give one:
-/// a half-open connection is gone after 40 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a new connection may take to show what it speaks, and an HTTP/1.1 request the
 /// rest of its headers.
@@ -171,56 +156,63 @@ async fn serve(
     mut arriving: mpsc::Receiver<Arrival>,
     stopped: oneshot::Receiver<Instant>,
 ) {
-    let graceful = GracefulShutdown::new();
-    let http = http();
+    let stopping = CancellationToken::new();
+    let connections = TaskTracker::new();
     let mut stopped = std::pin::pin!(stopped);
     let deadline = loop {
         tokio::select! {
             deadline = &mut stopped => break deadline,
             Some(arrival) = arriving.recv() => {
                 let peer = Peer::new(arrival.peer, addresses);
-                let connection =
-                    connection(arrival, peer, transport.clone(), http.clone(), graceful.watcher());
+                let connection = connection(arrival, peer, transport.clone(), stopping.clone());
+                let connection = connections.track_future(connection);
                 tasks.spawn("connection", Death::Expected, connection);
             }
         }
     };
     // Connections that have not been taken yet are closed with the channel.
     drop(arriving);
+    stopping.cancel();
+    connections.close();
     if let Ok(deadline) = deadline
-        && timeout_at(deadline, graceful.shutdown()).await.is_err()
+        && timeout_at(deadline, connections.wait()).await.is_err()
     {
         tracing::warn!("calls were still in flight at the deadline and are cut off");
     }
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
+/// Serves an HTTP/1.1 connection until its peer leaves it or, once `stopping`, until the
+/// call on it has ended.
+async fn serve_http1<S>(
+    stream: TcpStream,
+    service: S,
+    stopping: CancellationToken,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = ServedBody, Error = Infallible>,
+{
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PREFACE_TIMEOUT)
-        .max_buf_size(HTTP1_BUFFER_BYTES);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    http
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    if let Some(ended) = stopping.run_until_cancelled(connection.as_mut()).await {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
 
-/// Waits until a connection has shown whether it speaks HTTP/2, so that one that never
-/// does is not kept for ever.
-async fn preface(stream: &TcpStream) {
+/// Waits until a connection has shown whether it speaks HTTP/2, and says so; one that never
+/// does must not be kept for ever.
+async fn speaks_http2(stream: &TcpStream) -> bool {
     let mut seen = [0; HTTP2_PREFACE.len()];
     loop {
         match stream.peek(&mut seen).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) if seen[..count] != HTTP2_PREFACE[..count] => return,
-            Ok(count) if count == HTTP2_PREFACE.len() => return,
+            Ok(0) | Err(_) => return false,
+            Ok(count) if seen[..count] != HTTP2_PREFACE[..count] => return false,
+            Ok(count) if count == HTTP2_PREFACE.len() => return true,
             // A further look would show the same at once.
             Ok(_) => sleep(PREFACE_PAUSE).await,
         }
@@ -231,29 +223,43 @@ async fn connection(
     arrival: Arrival,
     whom: Peer,
     transport: Transport,
-    http: auto::Builder<TokioExecutor>,
-    watcher: Watcher,
+    stopping: CancellationToken,
 ) {
     let Arrival { stream, peer, place } = arrival;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Answers are small and each is awaited.
     let _ = stream.set_nodelay(true);
-    if timeout(PREFACE_TIMEOUT, preface(&stream)).await.is_err() {
-        return;
-    }
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(whom.clone());
-        match front::answer(&request) {
-            Some(answer) => Either::Left(ready(answer)),
-            None => Either::Right(transport.serve(request)),
-        }
-        .map(Ok::<_, Infallible>)
-    });
-    let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let Ok(is_http2) = timeout(PREFACE_TIMEOUT, speaks_http2(&stream)).await else { return };
+    let error = if is_http2 {
+        let service = move |request| serve_one(request, &whom, &transport);
+        http2::serve(stream, service, stopping).await.err().map(|error| error.to_string())
+    } else {
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            serve_one(request.map(Body::new), &whom, &transport).map(Ok)
+        });
+        serve_http1(stream, service, stopping).await.err().map(|error| error.to_string())
+    };
+    if let Some(error) = error {
         tracing::debug!(%peer, %error, "a connection ended with an error");
     }
     drop(place);
+}
+
+/// Serves one request.
+fn serve_one<B>(
+    mut request: http::Request<B>,
+    whom: &Peer,
+    transport: &Transport,
+) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    request.extensions_mut().insert(whom.clone());
+    match front::answer(&request) {
+        Some(answer) => Either::Left(ready(answer)),
+        None => Either::Right(transport.serve(request)),
+    }
 }
 
 #[cfg(test)]
@@ -274,7 +280,7 @@ mod tests {
     async fn whoever_shows_what_it_speaks_is_let_in() {
         for sent in [&HTTP2_PREFACE[..], b"POST / HTTP/1.1\r\n", b"\x16\x03\x01", b"PRx"] {
             let (_client, server) = pair(sent).await;
-            preface(&server).await;
+            assert_eq!(speaks_http2(&server).await, sent == HTTP2_PREFACE);
         }
     }
 
@@ -282,7 +288,7 @@ mod tests {
     async fn a_preface_that_stays_unfinished_is_not_waited_for_for_ever() {
         for sent in [&b""[..], b"P", &HTTP2_PREFACE[..23]] {
             let (_client, server) = pair(sent).await;
-            assert!(timeout(PREFACE_TIMEOUT, preface(&server)).await.is_err(), "{sent:?}");
+            assert!(timeout(PREFACE_TIMEOUT, speaks_http2(&server)).await.is_err(), "{sent:?}");
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod admin;
 mod front;
+mod http2;
 mod lane;
 
 use std::io;
