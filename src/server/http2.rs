@@ -76,7 +76,10 @@ where
         .await?;
     let mut keepalive = connection.ping_pong().map(Keepalive::new);
     let mut stopped = pin!(stopping.cancelled().fuse());
+    // The stream of a call that panics is reset; the others go on. A response that is not
+    // sent at once needs far less memory than what made it, and has it for hours, perhaps.
     let mut calls = FuturesUnordered::new();
+    let mut responses = FuturesUnordered::new();
     std::future::poll_fn(|cx| {
         if stopped.as_mut().poll(cx).is_ready() {
             connection.graceful_shutdown();
@@ -86,15 +89,19 @@ where
         }
         loop {
             // Before the connection, which then sends all that they have written.
-            while let Poll::Ready(Some(_)) = calls.poll_next_unpin(cx) {}
+            while let Poll::Ready(Some(answered)) = calls.poll_next_unpin(cx) {
+                if let Ok(Some(response)) = answered {
+                    responses.push(AssertUnwindSafe::<Response>(response).catch_unwind());
+                }
+            }
+            while let Poll::Ready(Some(_)) = responses.poll_next_unpin(cx) {}
             let mut arrived = false;
             while let Poll::Ready(accepted) = connection.poll_accept(cx) {
                 let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
                 let (request, respond) = accepted?;
                 let head_only = request.method() == http::Method::HEAD;
                 let request = request.map(|stream| RequestBody { stream });
-                let call = Call::Serving { serving: service(request), respond, head_only };
-                // The stream of a call that panics is reset; the others go on.
+                let call = Call { serving: service(request), respond, head_only };
                 calls.push(AssertUnwindSafe(call).catch_unwind());
                 arrived = true;
             }
@@ -178,38 +185,31 @@ impl http_body::Body for RequestBody {
 }
 
 pin_project! {
-    /// A request and its response; ends when the response has been handed over whole or
-    /// nobody waits for it.
-    #[project = Stage]
-    enum Call<F> {
-        Serving {
-            #[pin]
-            serving: F,
-            respond: SendResponse<Bytes>,
-            head_only: bool,
-        },
-        Responding { response: Response },
+    /// A request on its way to its response; ends with the response, or with none when that
+    /// has been sent whole or nobody waits for it.
+    struct Call<F> {
+        #[pin]
+        serving: F,
+        respond: SendResponse<Bytes>,
+        head_only: bool,
     }
 }
 
 impl<F: Future<Output = http::Response<ServedBody>>> Future for Call<F> {
-    type Output = ();
+    type Output = Option<Response>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Stage::Serving { serving, respond, head_only } = self.as_mut().project() {
-            let Poll::Ready(response) = serving.poll(cx) else {
-                // Ready when the peer has given the call up.
-                return respond.poll_reset(cx).map(drop);
-            };
-            let Some(response) = Response::begin(respond, response, *head_only) else {
-                return Poll::Ready(());
-            };
-            self.set(Self::Responding { response });
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response>> {
+        let this = self.project();
+        let Poll::Ready(response) = this.serving.poll(cx) else {
+            // Ready when the peer has given the call up.
+            return this.respond.poll_reset(cx).map(|_| None);
+        };
+        let mut response = Response::begin(this.respond, response, *this.head_only);
+        // Most have all they will ever have. Who has not, is polled anew as a response.
+        if response.as_mut().is_some_and(|response| response.hand_over(cx).is_ready()) {
+            response = None;
         }
-        match self.project() {
-            Stage::Responding { response } => response.poll(cx),
-            Stage::Serving { .. } => Poll::Pending,
-        }
+        Poll::Ready(response)
     }
 }
 
@@ -238,7 +238,7 @@ impl Response {
     }
 
     /// Hands over what there is; ready when that was all, or nobody waits for more.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.given < UNASKED_BYTES || ready!(self.poll_takes_more(cx)) {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 // Ready when the peer has given the response up.
@@ -278,6 +278,14 @@ impl Response {
         self.stream.reserve_capacity(0);
         self.given = 0;
         Poll::Ready(true)
+    }
+}
+
+impl Future for Response {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.hand_over(cx)
     }
 }
 
