@@ -56,7 +56,8 @@ mod tests {
             offset: 7,
             ..Default::default()
         };
-        let response = PurchaseItemResponse { receipt: Some(receipt), purchase: None };
+        let response =
+            PurchaseItemResponse { receipt: Some(receipt), purchase: None, owned_quantity: 0 };
         let json = canonical("PurchaseItemResponse", &response).unwrap();
         assert_eq!(
             json,

@@ -57,6 +57,19 @@ pub fn payload(event: &GameEvent) -> String {
         Some(Payload::SessionStarted(_)) => "started a session".to_owned(),
         Some(Payload::ItemPurchased(item)) => format!("bought {}", purchase(item)),
         Some(Payload::GuildJoined(joined)) => format!("joined {}", name(&joined.guild_id)),
+        Some(Payload::GuildLeft(left)) => format!("left {}", name(&left.guild_id)),
+        Some(Payload::ItemGranted(item)) => {
+            format!("was given {} {}", item.quantity, name(&item.item_id))
+        }
+        Some(Payload::ItemConsumed(item)) => {
+            format!("used up {} {}", item.quantity, name(&item.item_id))
+        }
+        Some(Payload::PurchaseRefunded(refund)) => format!(
+            "gave back {} {} for {}",
+            refund.quantity,
+            name(&refund.item_id),
+            money(refund.total_price, &refund.currency_code)
+        ),
         Some(Payload::RequestRejected(rejected)) => {
             let mut text = format!("refused {}", name(&rejected.method));
             for (index, violation) in rejected.violations.iter().enumerate() {
@@ -117,6 +130,7 @@ mod tests {
             unit_price: 100,
             total_price: 300,
             currency_code: "gold".to_owned(),
+            catalog_version: String::new(),
         };
         let event = |payload| GameEvent { payload: Some(payload), ..Default::default() };
         assert_eq!(payload(&event(Payload::ItemPurchased(bought))), "bought 3 sword for 300 gold");

@@ -35,8 +35,8 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{
-    Caller, Catalog, Envelope, PlayerId, Refusal, RequestId, Source, Submission, Violations,
-    cloud_event_type,
+    Caller, Catalog, Envelope, Nothing, PlayerId, Refusal, RequestId, Source, Submission,
+    Violations, cloud_event_type,
 };
 use crate::event_log::{
     AppendError, Appended, Appender, Appending, Attributes, NewRecord, partition_of_key,
@@ -202,8 +202,8 @@ impl Commands {
             Err(refusal) => return Err(self.refuse(method, refusal, source)),
         };
         let event_id = request.event_id();
-        let payload = match request.action.decide(event_id, &shared.catalog) {
-            Ok(payload) => payload,
+        let payload = match request.action.decide(&shared.catalog, &Nothing) {
+            Ok(terms) => request.action.payload(event_id, &terms),
             Err(violations) => {
                 return Err(self.refuse(method, request.refused(violations), source));
             }
@@ -295,6 +295,7 @@ impl Commands {
             event_id: draft.event_id,
             player_id,
             accept_time: draft.accept_time,
+            checked_through: 0,
             origin: source.into_origin(draft.request_id, draft.client_context),
             payload: draft.payload,
         }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::catalog::Catalog;
 use super::event;
 use super::ids::{GuildId, ItemId, MAX_TEXT_BYTES, PlayerId, RequestId, check_text};
+use super::possessions::{Possessions, Price, Terms};
 use super::violation::Violations;
 use crate::proto::{self, game_event::Payload};
 
@@ -253,36 +254,53 @@ impl Action {
         }
     }
 
-    /// The payload of the event, stamped with what the catalogue says.
+    /// What the server adds to the action.
     ///
     /// # Errors
     ///
-    /// What the catalogue has against it.
-    pub fn decide(&self, event_id: Uuid, catalog: &Catalog) -> Result<Payload, Violations> {
+    /// What the catalogue, or what the player has, speaks against it.
+    pub fn decide(
+        &self,
+        catalog: &Catalog,
+        _player: &dyn Possessions,
+    ) -> Result<Terms, Violations> {
         let mut violations = Violations::default();
         self.check_rules(catalog, &mut violations);
         if !violations.is_empty() {
             return Err(violations);
         }
         Ok(match self {
-            Self::StartSession => {
+            Self::StartSession | Self::JoinGuild { .. } => Terms::None,
+            Self::PurchaseItem { item, .. } => Terms::Price(Price {
+                unit_price: catalog.price(item).unwrap_or_default(),
+                currency_code: catalog.currency().into(),
+                catalog_version: catalog.version().into(),
+            }),
+        })
+    }
+
+    /// The payload of the event. The same for a retry, which is given the first terms.
+    pub fn payload(&self, event_id: Uuid, terms: &Terms) -> Payload {
+        match (self, terms) {
+            (Self::StartSession, _) => {
                 Payload::SessionStarted(proto::SessionStarted { session_id: event_id.to_string() })
             }
-            Self::PurchaseItem { item, quantity } => {
-                let unit_price = catalog.price(item).unwrap_or_default();
+            (Self::PurchaseItem { item, quantity }, terms) => {
+                let price = terms.price().cloned().unwrap_or_default();
                 Payload::ItemPurchased(proto::ItemPurchased {
                     item_id: item.as_str().to_owned(),
                     quantity: *quantity,
-                    unit_price,
+                    unit_price: price.unit_price,
                     // Both are bounded: at most 10^6 times 10^12.
-                    total_price: i64::from(*quantity) * unit_price,
-                    currency_code: catalog.currency().to_owned(),
+                    total_price: i64::from(*quantity) * price.unit_price,
+                    currency_code: price.currency_code.as_ref().to_owned(),
+                    catalog_version: price.catalog_version.as_ref().to_owned(),
                 })
             }
-            Self::JoinGuild { guild } => {
+            (Self::JoinGuild { guild }, _) => {
                 Payload::GuildJoined(proto::GuildJoined { guild_id: guild.as_str().to_owned() })
             }
-        })
+        }
     }
 
     /// SHA-256 over the fields that the client chose, and over nothing that the
@@ -311,6 +329,7 @@ impl Action {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Nothing;
     use super::*;
 
     fn purchase(player: &str, item: &str, quantity: Option<i32>) -> Submission {
@@ -364,8 +383,8 @@ mod tests {
     fn the_price_is_the_catalogues() {
         let catalog = Catalog::built_in();
         let request = purchase("alice", "sword", Some(3)).parse(&catalog).unwrap();
-        let Payload::ItemPurchased(bought) =
-            request.action.decide(request.event_id(), &catalog).unwrap()
+        let terms = request.action.decide(&catalog, &Nothing).unwrap();
+        let Payload::ItemPurchased(bought) = request.action.payload(request.event_id(), &terms)
         else {
             panic!("not a purchase")
         };

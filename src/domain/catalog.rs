@@ -172,6 +172,11 @@ impl Catalog {
         &self.currency
     }
 
+    /// Names the content: the same content has the same version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// The whole catalogue as GetCatalog answers it.
     pub fn to_response(&self) -> proto::GetCatalogResponse {
         proto::GetCatalogResponse {
@@ -182,6 +187,8 @@ impl Catalog {
                     item_id: id.as_str().to_owned(),
                     display_name: item.name.clone(),
                     unit_price: item.price,
+                    max_per_player: None,
+                    requires_item_id: String::new(),
                 })
                 .collect(),
             guilds_open: self.guilds.is_none(),

@@ -14,8 +14,16 @@ use crate::proto::{self, game_event::Payload};
 pub const EVENT_ID_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_6a0e_4f0c_5d3b_9c55_8f6f_3c1d_7a42);
 
 /// The types of event that this build knows: the names of the payload's fields.
-pub const EVENT_TYPES: [&str; 4] =
-    ["session_started", "item_purchased", "guild_joined", "request_rejected"];
+pub const EVENT_TYPES: [&str; 8] = [
+    "session_started",
+    "item_purchased",
+    "guild_joined",
+    "request_rejected",
+    "guild_left",
+    "item_granted",
+    "item_consumed",
+    "purchase_refunded",
+];
 
 /// The type of a payload.
 pub fn event_type(payload: &Payload) -> &'static str {
@@ -24,6 +32,10 @@ pub fn event_type(payload: &Payload) -> &'static str {
         Payload::ItemPurchased(_) => "item_purchased",
         Payload::GuildJoined(_) => "guild_joined",
         Payload::RequestRejected(_) => "request_rejected",
+        Payload::GuildLeft(_) => "guild_left",
+        Payload::ItemGranted(_) => "item_granted",
+        Payload::ItemConsumed(_) => "item_consumed",
+        Payload::PurchaseRefunded(_) => "purchase_refunded",
     }
 }
 
@@ -34,6 +46,10 @@ pub fn cloud_event_type(payload: &Payload) -> &'static str {
         Payload::ItemPurchased(_) => "game.v1.ItemPurchased",
         Payload::GuildJoined(_) => "game.v1.GuildJoined",
         Payload::RequestRejected(_) => "game.v1.RequestRejected",
+        Payload::GuildLeft(_) => "game.v1.GuildLeft",
+        Payload::ItemGranted(_) => "game.v1.ItemGranted",
+        Payload::ItemConsumed(_) => "game.v1.ItemConsumed",
+        Payload::PurchaseRefunded(_) => "game.v1.PurchaseRefunded",
     }
 }
 
@@ -41,9 +57,8 @@ pub fn cloud_event_type(payload: &Payload) -> &'static str {
 pub fn event_guild(event: &proto::GameEvent) -> Option<&str> {
     match event.payload.as_ref()? {
         Payload::GuildJoined(joined) => Some(&joined.guild_id),
-        Payload::SessionStarted(_) | Payload::ItemPurchased(_) | Payload::RequestRejected(_) => {
-            None
-        }
+        Payload::GuildLeft(left) => Some(&left.guild_id),
+        _ => None,
     }
 }
 
@@ -84,6 +99,9 @@ pub struct Envelope {
     pub player_id: Option<PlayerId>,
     /// When the action was accepted.
     pub accept_time: Timestamp,
+    /// How far in its partition an earlier event with its id was looked for: the offset of
+    /// the first record that was not.
+    pub checked_through: u64,
     /// What is private.
     pub origin: proto::Origin,
     /// What happened.
@@ -98,9 +116,8 @@ impl Envelope {
             event_type: event_type(&self.payload).to_owned(),
             player_id: self.player_id.map(PlayerId::into_string).unwrap_or_default(),
             accept_time: Some(self.accept_time.into()),
-            // Nothing is looked up before an event is written, so that none is known
-            // to be new.
-            checked_through_offset: 0,
+            // Offsets stay far below 2^63.
+            checked_through_offset: i64::try_from(self.checked_through).unwrap_or(i64::MAX),
             origin: Some(self.origin),
             payload: Some(self.payload),
         }
@@ -157,6 +174,7 @@ mod tests {
             event_id: Uuid::from_u128(1),
             player_id: Some(PlayerId::parse("alice".into()).unwrap()),
             accept_time: Timestamp::from_millis(1_700_000_000_123),
+            checked_through: 0,
             origin: proto::Origin {
                 request_id: ID.into(),
                 headers: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]
@@ -171,6 +189,7 @@ mod tests {
                 unit_price: 100,
                 total_price: 200,
                 currency_code: "gold".into(),
+                catalog_version: String::new(),
             }),
         }
         .encode();

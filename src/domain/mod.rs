@@ -12,6 +12,7 @@ mod catalog;
 mod event;
 mod ids;
 mod origin;
+mod possessions;
 mod violation;
 
 pub use action::{Action, Refusal, Request, Submission};
@@ -25,4 +26,5 @@ pub use origin::{
     AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
     client_address,
 };
+pub use possessions::{Nothing, Possessions, Price, Purchase, Terms};
 pub use violation::{MAX_VIOLATIONS, Violations};

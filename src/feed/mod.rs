@@ -274,6 +274,8 @@ impl Feed {
                 .collect(),
             earliest_cursor: valid.earliest,
             latest_cursor: valid.latest,
+            // Not the feed's.
+            request_horizon: None,
         })
     }
 }

@@ -314,6 +314,7 @@ mod tests {
                 unit_price: -1,
                 total_price: 1 << 40,
                 currency_code: "gold".into(),
+                catalog_version: "v".into(),
             }),
             Payload::GuildJoined(proto::GuildJoined { guild_id: "g".into() }),
             Payload::RequestRejected(rejected),

@@ -55,7 +55,7 @@ impl GameService for Game {
             Payload::ItemPurchased(purchase) => Some(purchase),
             _ => None,
         };
-        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase }))
+        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase, owned_quantity: 0 }))
     }
 
     async fn join_guild(
@@ -64,6 +64,55 @@ impl GameService for Game {
     ) -> Result<Response<proto::JoinGuildResponse>, Status> {
         let Outcome { receipt, .. } = self.act(request).await?;
         Ok(Response::new(proto::JoinGuildResponse { receipt }))
+    }
+
+    async fn leave_guild(
+        &self,
+        _: Request<proto::LeaveGuildRequest>,
+    ) -> Result<Response<proto::LeaveGuildResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn grant_item(
+        &self,
+        _: Request<proto::GrantItemRequest>,
+    ) -> Result<Response<proto::GrantItemResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn consume_item(
+        &self,
+        _: Request<proto::ConsumeItemRequest>,
+    ) -> Result<Response<proto::ConsumeItemResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn refund_purchase(
+        &self,
+        _: Request<proto::RefundPurchaseRequest>,
+    ) -> Result<Response<proto::RefundPurchaseResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_player(
+        &self,
+        _: Request<proto::GetPlayerRequest>,
+    ) -> Result<Response<proto::GetPlayerResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_guild_members(
+        &self,
+        _: Request<proto::ListGuildMembersRequest>,
+    ) -> Result<Response<proto::ListGuildMembersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_receipt(
+        &self,
+        _: Request<proto::GetReceiptRequest>,
+    ) -> Result<Response<proto::GetReceiptResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn get_catalog(

@@ -184,6 +184,8 @@ fn answer(request: PurchaseItemRequest) -> PurchaseItemResponse {
             unit_price,
             total_price: unit_price * i64::from(quantity),
             currency_code: "gold".to_owned(),
+            catalog_version: "0123456789ab".to_owned(),
         }),
+        owned_quantity: 1,
     }
 }

@@ -85,6 +85,7 @@ fn record(
         unit_price: 100,
         total_price: 100,
         currency_code: "gold".to_owned(),
+        catalog_version: String::new(),
     });
     let attributes =
         Attributes { id, event_type: cloud_event_type(&happened), time: now, traceparent: None };
