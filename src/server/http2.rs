@@ -426,6 +426,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_response_that_pauses_leaves_the_connections_window_to_others() {
+        const WINDOW: usize = 65_535;
+        let first = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(
+            vec![0; UNASKED_BYTES],
+        )))]);
+        let pauses = first.chain(futures_util::stream::pending());
+        let pauses: Answer = Box::pin(async { served(Body::new(StreamBody::new(pauses))) });
+        let rest = WINDOW - UNASKED_BYTES;
+        let asked = Arc::default();
+        let (near, far) = tokio::io::duplex(SOCKET_BYTES);
+        let answers = [pauses, counted(rest, 1, &asked)];
+        let _server = tokio::spawn(serve_answers(far, answers, CancellationToken::new()));
+        let (mut client, connection) = h2::client::handshake(near).await.unwrap();
+        let _wire = tokio::spawn(connection);
+        // Neither gives any of the window back.
+        for bytes in [UNASKED_BYTES, rest] {
+            let mut body = ask(&mut client, http::Method::GET).await.unwrap().into_body();
+            let mut read = 0;
+            while read < bytes {
+                let data = timeout(Duration::from_secs(60), body.data()).await;
+                read += data.expect("the window has room").unwrap().unwrap().len();
+            }
+            std::mem::forget(body);
+        }
+    }
+
+    #[tokio::test]
     async fn a_call_that_its_peer_gives_up_is_dropped_at_once() {
         let (tell, mut told) = mpsc::channel(2);
         let held = [Held(Some(tell.clone())), Held(Some(tell))];
@@ -444,11 +471,12 @@ mod tests {
             }),
         ];
         let mut running = run(answers).await;
+        let in_time = Duration::from_secs(60);
         drop(ask(&mut running.client, http::Method::POST));
-        told.recv().await.unwrap();
+        timeout(in_time, told.recv()).await.expect("it is dropped").unwrap();
         let streaming = ask(&mut running.client, http::Method::POST).await.unwrap();
         drop(streaming);
-        told.recv().await.unwrap();
+        timeout(in_time, told.recv()).await.expect("it is dropped").unwrap();
     }
 
     #[tokio::test]
