@@ -1,11 +1,13 @@
 //! What can be bought and which guilds can be joined.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::ids::{GuildId, ItemId, check_text};
+use super::possessions::Price;
 use crate::proto;
 
 /// The most items, and the most guilds, that a catalogue may list: GetCatalog
@@ -67,11 +69,11 @@ pub struct CatalogError(pub Vec<String>);
 /// A valid catalogue.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    currency: String,
+    currency: Arc<str>,
     items: BTreeMap<ItemId, Item>,
     /// `None`: any guild can be joined.
     guilds: Option<BTreeSet<GuildId>>,
-    version: String,
+    version: Arc<str>,
 }
 
 /// What is known of an item.
@@ -154,22 +156,26 @@ impl Catalog {
             return Err(CatalogError(errors));
         }
         let version = version_of(&file.currency, &items, guilds.as_ref());
-        Ok(Self { currency: file.currency, items, guilds, version })
+        Ok(Self { currency: file.currency.into(), items, guilds, version: version.into() })
     }
 
-    /// The price of one in minor units, if the item is there.
-    pub fn price(&self, item: &ItemId) -> Option<i64> {
-        self.items.get(item).map(|item| item.price)
+    /// Whether an item can be bought.
+    pub fn has_item(&self, item: &ItemId) -> bool {
+        self.items.contains_key(item)
+    }
+
+    /// The price of one, if the item is there.
+    pub fn price(&self, item: &ItemId) -> Option<Price> {
+        self.items.get(item).map(|item| Price {
+            unit_price: item.price,
+            currency_code: Arc::clone(&self.currency),
+            catalog_version: Arc::clone(&self.version),
+        })
     }
 
     /// Whether a guild can be joined.
     pub fn has_guild(&self, guild: &GuildId) -> bool {
         self.guilds.as_ref().is_none_or(|guilds| guilds.contains(guild))
-    }
-
-    /// The currency of all prices.
-    pub fn currency(&self) -> &str {
-        &self.currency
     }
 
     /// Names the content: the same content has the same version.
@@ -193,8 +199,8 @@ impl Catalog {
                 .collect(),
             guilds_open: self.guilds.is_none(),
             guild_ids: self.guilds.iter().flatten().map(|id| id.as_str().to_owned()).collect(),
-            currency_code: self.currency.clone(),
-            catalog_version: self.version.clone(),
+            currency_code: self.currency.as_ref().to_owned(),
+            catalog_version: self.version.as_ref().to_owned(),
         }
     }
 }
