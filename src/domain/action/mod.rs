@@ -200,6 +200,22 @@ fn read_quantity(
     Some((item?, quantity.unwrap_or(1)))
 }
 
+/// Notes when a player would have more of an item than the catalogue lets one have.
+fn check_room(
+    item: &ItemId,
+    quantity: i32,
+    catalog: &Catalog,
+    player: &dyn Possessions,
+    violations: &mut Violations,
+) {
+    let Some(max) = catalog.max_per_player(item) else { return };
+    let has = player.most(item);
+    if has.saturating_add(quantity.into()) > max {
+        let reason = format!("a player may have at most {max} of it, and this one has {has}");
+        violations.add("quantity", reason);
+    }
+}
+
 fn check_quantity(quantity: i32) -> Result<i32, Cow<'static, str>> {
     if (1..=MAX_QUANTITY).contains(&quantity) {
         Ok(quantity)

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Deed, NOT_IN_CATALOG, Violations, read_quantity};
+use super::{Deed, NOT_IN_CATALOG, Violations, check_room, read_quantity};
 use crate::domain::{Catalog, ItemId, Possessions, Terms};
 use crate::proto::{self, game_event::Payload};
 
@@ -34,7 +34,18 @@ impl Deed for PurchaseItem {
         }
     }
 
-    fn decide(&self, catalog: &Catalog, _: &dyn Possessions, _: &mut Violations) -> Terms {
+    fn decide(
+        &self,
+        catalog: &Catalog,
+        player: &dyn Possessions,
+        violations: &mut Violations,
+    ) -> Terms {
+        check_room(&self.item, self.quantity, catalog, player, violations);
+        if let Some(required) = catalog.requires(&self.item)
+            && player.least(required) < 1
+        {
+            violations.add("item_id", format!("the player has to have {required} first"));
+        }
         catalog.price(&self.item).map_or(Terms::None, Terms::Price)
     }
 

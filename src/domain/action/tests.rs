@@ -1,7 +1,87 @@
 //! What every action has in common, and the rules of each.
 
-use super::super::Nothing;
+use super::super::{Nothing, Purchase};
 use super::*;
+
+/// A player who has what a test says, with nothing under way.
+struct Having {
+    items: &'static [(&'static str, i64)],
+    guild: Option<&'static str>,
+    purchase: Option<(Uuid, Purchase)>,
+}
+
+const NOTHING: Having = Having { items: &[], guild: None, purchase: None };
+
+impl Possessions for Having {
+    fn most(&self, item: &ItemId) -> i64 {
+        self.least(item)
+    }
+
+    fn least(&self, item: &ItemId) -> i64 {
+        let found = self.items.iter().find(|(id, _)| *id == item.as_str());
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    fn guild(&self) -> Option<&str> {
+        self.guild
+    }
+
+    fn purchase(&self, event_id: Uuid) -> Option<Purchase> {
+        self.purchase.clone().filter(|(id, _)| *id == event_id).map(|(_, purchase)| purchase)
+    }
+}
+
+/// What a catalogue with a horse, of which one may have two, and a saddle for it makes of an
+/// action of this player's.
+fn decide(
+    submission: impl Into<Submission>,
+    player: &dyn Possessions,
+) -> Result<Payload, Vec<(String, String)>> {
+    let catalog = Catalog::parse(
+        "currency = 'gold'
+        [[items]]
+        id = 'horse'
+        name = 'Horse'
+        price = 500
+        max_per_player = 2
+        [[items]]
+        id = 'saddle'
+        name = 'Saddle'
+        price = 50
+        requires_item = 'horse'",
+    )
+    .unwrap();
+    let request = submission.into().parse(&catalog).unwrap();
+    match request.action.decide(&catalog, player) {
+        Ok(terms) => Ok(request.action.payload(request.event_id(), &terms)),
+        Err(violations) => {
+            Err(violations.into_vec().into_iter().map(|v| (v.field, v.description)).collect())
+        }
+    }
+}
+
+/// What one violation says of one field.
+fn refusal(field: &str, description: &str) -> Result<Payload, Vec<(String, String)>> {
+    Err(vec![(field.to_owned(), description.to_owned())])
+}
+
+#[test]
+fn a_purchase_stays_within_what_a_player_may_have() {
+    let two = |items| decide(purchase("alice", "horse", Some(2)), &Having { items, ..NOTHING });
+    assert!(two(&[]).is_ok());
+    let reason = "a player may have at most 2 of it, and this one has 1";
+    assert_eq!(two(&[("horse", 1)]), refusal("quantity", reason));
+    assert!(two(&[("horse", i64::MAX)]).is_err());
+}
+
+#[test]
+fn a_saddle_needs_a_horse() {
+    let saddle = |items| decide(purchase("alice", "saddle", None), &Having { items, ..NOTHING });
+    assert!(saddle(&[("horse", 1)]).is_ok());
+    let reason = "the player has to have horse first";
+    assert_eq!(saddle(&[("horse", 0)]), refusal("item_id", reason));
+    assert!(saddle(&[("saddle", 7)]).is_err());
+}
 
 fn purchase(player: &str, item: &str, quantity: Option<i32>) -> Submission {
     proto::PurchaseItemRequest {
