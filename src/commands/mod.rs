@@ -68,6 +68,9 @@ pub struct Outcome {
     pub receipt: Option<proto::EventReceipt>,
     /// What happened, or would have.
     pub payload: Payload,
+    /// How many of the event's item the player has after it, as far as is known here; 0 when
+    /// the event is about no item.
+    pub owned: i64,
 }
 
 /// Why an action was not acknowledged.
@@ -182,7 +185,7 @@ impl Commands {
         match self.begin(submission, source) {
             Err(error) => Either::Left(ready(Err(error))),
             Ok(Begun::Checked(payload)) => {
-                Either::Left(ready(Ok(Outcome { receipt: None, payload })))
+                Either::Left(ready(Ok(Outcome { receipt: None, payload, owned: 0 })))
             }
             Ok(Begun::Submitted(submitted, appended)) => {
                 let deadline =
@@ -245,7 +248,7 @@ impl Commands {
             Ok(Ok(appended)) => {
                 shared.metrics.accepted.inc();
                 let receipt = self.receipt(event_id, request_id, accept_time, &appended);
-                Ok(Outcome { receipt: Some(receipt), payload })
+                Ok(Outcome { receipt: Some(receipt), payload, owned: 0 })
             }
             Ok(Err(AppendError::OutcomeUnknown(reason))) => {
                 tracing::warn!(%event_id, %reason, "nobody knows whether an event is written");

@@ -38,7 +38,7 @@ impl Process {
         Self { child, lines, address }
     }
 
-    fn herald(&self, args: &[&str]) -> std::process::Output {
+    pub fn herald(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(binary());
         command.args(args).args(["--server", &self.address]).output().unwrap()
     }

@@ -8,8 +8,11 @@
 //! What is one action's own is in a file of its own, as a [`Deed`]. This one knows what all
 //! of them have in common. `docs/add-an-action.md` shows how to add one.
 
+mod consume_item;
+mod grant_item;
 mod join_guild;
 mod purchase_item;
+mod refund_purchase;
 mod start_session;
 
 use std::borrow::Cow;
@@ -24,8 +27,11 @@ use super::possessions::{Possessions, Terms};
 use super::violation::Violations;
 use crate::proto::{self, game_event::Payload};
 
+use consume_item::ConsumeItem;
+use grant_item::GrantItem;
 use join_guild::JoinGuild;
 use purchase_item::PurchaseItem;
+use refund_purchase::RefundPurchase;
 use start_session::StartSession;
 
 /// The most of one item that one action may move.
@@ -97,6 +103,12 @@ actions! {
     PurchaseItem(PurchaseItemRequest),
     /// Join a guild.
     JoinGuild(JoinGuildRequest),
+    /// Be given some of an item for nothing.
+    GrantItem(GrantItemRequest),
+    /// Use up some of an item.
+    ConsumeItem(ConsumeItemRequest),
+    /// Give back what was bought.
+    RefundPurchase(RefundPurchaseRequest),
 }
 
 /// An action as it was sent.

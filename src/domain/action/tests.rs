@@ -1,6 +1,6 @@
 //! What every action has in common, and the rules of each.
 
-use super::super::{Nothing, Purchase};
+use super::super::{Nothing, Price, Purchase};
 use super::*;
 
 /// A player who has what a test says, with nothing under way.
@@ -81,6 +81,136 @@ fn a_saddle_needs_a_horse() {
     let reason = "the player has to have horse first";
     assert_eq!(saddle(&[("horse", 0)]), refusal("item_id", reason));
     assert!(saddle(&[("saddle", 7)]).is_err());
+}
+
+fn grant(quantity: i32, reason: &str) -> proto::GrantItemRequest {
+    proto::GrantItemRequest {
+        request_id: REQUEST_ID.into(),
+        player_id: "alice".into(),
+        item_id: "horse".into(),
+        quantity: Some(quantity),
+        reason: reason.into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn what_is_granted_stays_within_what_a_player_may_have() {
+    let two = |items| decide(grant(2, "daily_reward"), &Having { items, ..NOTHING });
+    let granted =
+        proto::ItemGranted { item_id: "horse".into(), quantity: 2, reason: "daily_reward".into() };
+    assert_eq!(two(&[]), Ok(Payload::ItemGranted(granted)));
+    let reason = "a player may have at most 2 of it, and this one has 2";
+    assert_eq!(two(&[("horse", 2)]), refusal("quantity", reason));
+    // Nobody has to have a horse to be given a saddle.
+    let saddle = proto::GrantItemRequest { item_id: "saddle".into(), ..grant(1, "") };
+    assert!(decide(saddle, &NOTHING).is_ok());
+}
+
+#[test]
+fn a_grant_is_checked_as_a_whole() {
+    let bad = proto::GrantItemRequest { item_id: "hat".into(), ..grant(0, "two\nlines") };
+    let fields: Vec<_> = violations(bad.into()).into_iter().map(|(field, _)| field).collect();
+    assert_eq!(fields, ["quantity", "reason", "item_id"]);
+    assert_eq!(violations(grant(1, &"x".repeat(129)).into()).len(), 1);
+}
+
+fn consume(item: &str, quantity: i32) -> proto::ConsumeItemRequest {
+    proto::ConsumeItemRequest {
+        request_id: REQUEST_ID.into(),
+        player_id: "alice".into(),
+        item_id: item.into(),
+        quantity: Some(quantity),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn nobody_uses_up_what_they_do_not_have() {
+    let having = |items| Having { items, ..NOTHING };
+    let used = proto::ItemConsumed { item_id: "horse".into(), quantity: 2 };
+    let two = decide(consume("horse", 2), &having(&[("horse", 2)]));
+    assert_eq!(two, Ok(Payload::ItemConsumed(used)));
+    let reason = "more than the player has, which is 1";
+    let two = decide(consume("horse", 2), &having(&[("horse", 1)]));
+    assert_eq!(two, refusal("quantity", reason));
+    // The catalogue may have dropped it since.
+    assert!(decide(consume("relic", 1), &having(&[("relic", 1)])).is_ok());
+}
+
+fn refund(purchase_event_id: &str) -> proto::RefundPurchaseRequest {
+    proto::RefundPurchaseRequest {
+        request_id: REQUEST_ID.into(),
+        player_id: "alice".into(),
+        purchase_event_id: purchase_event_id.into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_refund_takes_back_what_was_bought_at_the_price_it_had() {
+    let id = Uuid::from_u128(7);
+    let price = Price { unit_price: 90, currency_code: "gems".into(), ..Price::default() };
+    let bought = Purchase { item_id: "horse".into(), quantity: 2, price };
+    let having = |items| Having { items, purchase: Some((id, bought.clone())), guild: None };
+    let refunded = proto::PurchaseRefunded {
+        purchase_event_id: id.to_string(),
+        item_id: "horse".into(),
+        quantity: 2,
+        unit_price: 90,
+        total_price: 180,
+        currency_code: "gems".into(),
+    };
+    let of = |id: Uuid, items| decide(refund(&id.to_string()), &having(items));
+    assert_eq!(of(id, &[("horse", 2)]), Ok(Payload::PurchaseRefunded(refunded)));
+    let gone = "the player no longer has all that was bought";
+    assert_eq!(of(id, &[("horse", 1)]), refusal("purchase_event_id", gone));
+    let unknown = "not among the newest purchases of the player, or refunded before";
+    let other = of(Uuid::from_u128(8), &[("horse", 2)]);
+    assert_eq!(other, refusal("purchase_event_id", unknown));
+}
+
+#[test]
+fn a_refund_names_its_purchase_by_a_uuid_in_any_form() {
+    for (bad, reason) in [("", "missing"), ("sword", "not a UUID")] {
+        let found = violations(refund(bad).into());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "purchase_event_id");
+        assert!(found[0].1.starts_with(reason), "{found:?}");
+    }
+    let id = |text: &str| {
+        let submission = Submission::from(refund(text));
+        submission.parse(&Catalog::built_in()).unwrap().event_id()
+    };
+    assert_eq!(id(PURCHASE_ID), id(&PURCHASE_ID.to_uppercase()));
+}
+
+const REQUEST_ID: &str = "6f1c1d2e-8a3b-4c5d-9e0f-1a2b3c4d5e6f";
+const PURCHASE_ID: &str = "8cd8c62f-6635-5ba8-8dc5-7456369843ea";
+
+/// Computed by Python's hashlib from what `content_hash` and `event_id` say. Fixed for good.
+#[test]
+fn the_event_ids_are_what_they_always_were() {
+    let (request_id, player_id) = (REQUEST_ID.to_owned(), "alice".to_owned());
+    let session = proto::StartSessionRequest {
+        request_id: request_id.clone(),
+        player_id: player_id.clone(),
+        ..Default::default()
+    };
+    let guild_id = "mascots".to_owned();
+    let join = proto::JoinGuildRequest { request_id, player_id, guild_id, ..Default::default() };
+    for (submission, id) in [
+        (Submission::from(session), "b90b317d-e0fe-53db-ad7a-1606f74e453a"),
+        (join.into(), "2222488d-9b52-54d0-afd0-12d717154947"),
+        (grant(2, "daily_reward").into(), "b32d152f-9d62-5521-945e-82a60a39b813"),
+        (grant(1, "").into(), "9b384528-16bf-5373-9590-f9e0a6680968"),
+        (consume("horse", 2).into(), "183efdb4-c461-5292-a7ef-4a74fc7fd9a3"),
+        (refund(PURCHASE_ID).into(), "978cf588-b8f0-51d5-b1b3-c953568520df"),
+    ] {
+        let method = submission.method();
+        let request = submission.parse(&Catalog::built_in()).unwrap();
+        assert_eq!(request.event_id().to_string(), id, "{method}");
+    }
 }
 
 fn purchase(player: &str, item: &str, quantity: Option<i32>) -> Submission {
