@@ -24,6 +24,7 @@ use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
@@ -123,7 +124,7 @@ impl Metrics {
 
 /// What all runtimes share of the write path.
 struct Shared {
-    catalog: Catalog,
+    catalog: Arc<ArcSwap<Catalog>>,
     options: Options,
     clock: Clock,
     feed: Feed,
@@ -143,10 +144,11 @@ pub struct Commands {
 pub struct CommandsBuilder(Arc<Shared>);
 
 impl CommandsBuilder {
-    /// A write path with this catalogue. `feed` lends its position to receipts.
+    /// A write path with this catalogue, whoever keeps it up to date. `feed` lends its position
+    /// to receipts.
     pub fn build(
         options: Options,
-        catalog: Catalog,
+        catalog: Arc<ArcSwap<Catalog>>,
         clock: Clock,
         feed: Feed,
         registry: &mut Registry,
@@ -165,8 +167,8 @@ impl CommandsBuilder {
 
 impl Commands {
     /// What can be bought and joined.
-    pub fn catalog(&self) -> &Catalog {
-        &self.shared.catalog
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog.load_full()
     }
 
     /// Carries out an action: begins at once, whether what is returned is polled or not.
@@ -200,12 +202,14 @@ impl Commands {
     fn begin(&self, submission: Submission, source: Source) -> Result<Begun, CommandError> {
         let shared = &*self.shared;
         let method = submission.method();
-        let request = match submission.parse(&shared.catalog) {
+        // One for all of the action, which may change meanwhile.
+        let catalog = shared.catalog.load();
+        let request = match submission.parse(&catalog) {
             Ok(request) => request,
             Err(refusal) => return Err(self.refuse(method, refusal, source)),
         };
         let event_id = request.event_id();
-        let payload = match request.action.decide(&shared.catalog, &Nothing) {
+        let payload = match request.action.decide(&catalog, &Nothing) {
             Ok(terms) => request.action.payload(event_id, &terms),
             Err(violations) => {
                 return Err(self.refuse(method, request.refused(violations), source));
