@@ -80,11 +80,13 @@ pub struct Catalog {
 
 /// What is known of an item.
 #[derive(Clone, Debug)]
-struct Item {
+pub struct Item {
     name: String,
     price: i64,
-    max_per_player: Option<i64>,
-    requires: Option<ItemId>,
+    /// The most of it that a player may have, if there is a bound; at least 1.
+    pub max_per_player: Option<i64>,
+    /// The item of this catalogue that a player has to have to buy it, if there is one.
+    pub requires: Option<ItemId>,
 }
 
 impl Catalog {
@@ -175,28 +177,18 @@ impl Catalog {
         Ok(Self { currency: file.currency.into(), items, guilds, version: version.into() })
     }
 
-    /// Whether an item can be bought.
-    pub fn has_item(&self, item: &ItemId) -> bool {
-        self.items.contains_key(item)
+    /// What is known of an item, if it can be bought.
+    pub fn item(&self, id: &ItemId) -> Option<&Item> {
+        self.items.get(id)
     }
 
-    /// The most of an item that a player may have, if there is a bound.
-    pub fn max_per_player(&self, item: &ItemId) -> Option<i64> {
-        self.items.get(item)?.max_per_player
-    }
-
-    /// The item that a player has to have to buy this one, if there is one.
-    pub fn requires(&self, item: &ItemId) -> Option<&ItemId> {
-        self.items.get(item)?.requires.as_ref()
-    }
-
-    /// The price of one, if the item is there.
-    pub fn price(&self, item: &ItemId) -> Option<Price> {
-        self.items.get(item).map(|item| Price {
+    /// The price of one of an item of this catalogue.
+    pub fn price(&self, item: &Item) -> Price {
+        Price {
             unit_price: item.price,
             currency_code: Arc::clone(&self.currency),
             catalog_version: Arc::clone(&self.version),
-        })
+        }
     }
 
     /// Whether a guild can be joined.

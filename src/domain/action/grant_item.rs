@@ -34,7 +34,7 @@ impl Deed for GrantItem {
     }
 
     fn check(&self, catalog: &Catalog, violations: &mut Violations) {
-        if !catalog.has_item(&self.item) {
+        if catalog.item(&self.item).is_none() {
             violations.add("item_id", NOT_IN_CATALOG);
         }
     }
@@ -45,7 +45,9 @@ impl Deed for GrantItem {
         player: &dyn Possessions,
         violations: &mut Violations,
     ) -> Terms {
-        check_room(&self.item, self.quantity, catalog, player, violations);
+        if let Some(item) = catalog.item(&self.item) {
+            check_room(item, player, (&self.item, self.quantity), violations);
+        }
         Terms::None
     }
 

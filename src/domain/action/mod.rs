@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Item};
 use super::event;
 use super::ids::{ItemId, MAX_TEXT_BYTES, PlayerId, RequestId, check_text};
 use super::possessions::{Possessions, Terms};
@@ -214,14 +214,13 @@ fn read_quantity(
 
 /// Notes when a player would have more of an item than the catalogue lets one have.
 fn check_room(
-    item: &ItemId,
-    quantity: i32,
-    catalog: &Catalog,
+    item: &Item,
     player: &dyn Possessions,
+    (id, quantity): (&ItemId, i32),
     violations: &mut Violations,
 ) {
-    let Some(max) = catalog.max_per_player(item) else { return };
-    let has = player.most(item);
+    let Some(max) = item.max_per_player else { return };
+    let has = player.most(id);
     if has.saturating_add(quantity.into()) > max {
         let reason = format!("a player may have at most {max} of it, and this one has {has}");
         violations.add("quantity", reason);

@@ -29,7 +29,7 @@ impl Deed for PurchaseItem {
     }
 
     fn check(&self, catalog: &Catalog, violations: &mut Violations) {
-        if !catalog.has_item(&self.item) {
+        if catalog.item(&self.item).is_none() {
             violations.add("item_id", NOT_IN_CATALOG);
         }
     }
@@ -40,13 +40,14 @@ impl Deed for PurchaseItem {
         player: &dyn Possessions,
         violations: &mut Violations,
     ) -> Terms {
-        check_room(&self.item, self.quantity, catalog, player, violations);
-        if let Some(required) = catalog.requires(&self.item)
+        let Some(item) = catalog.item(&self.item) else { return Terms::None };
+        check_room(item, player, (&self.item, self.quantity), violations);
+        if let Some(required) = &item.requires
             && player.least(required) < 1
         {
             violations.add("item_id", format!("the player has to have {required} first"));
         }
-        catalog.price(&self.item).map_or(Terms::None, Terms::Price)
+        Terms::Price(catalog.price(item))
     }
 
     fn payload(&self, _: Uuid, terms: &Terms) -> Payload {
