@@ -213,6 +213,41 @@ fn the_event_ids_are_what_they_always_were() {
     }
 }
 
+/// One horse is being bought by a player with one: there may be two, and surely is one.
+struct Buying;
+
+impl Possessions for Buying {
+    fn most(&self, _: &ItemId) -> i64 {
+        2
+    }
+
+    fn least(&self, _: &ItemId) -> i64 {
+        1
+    }
+
+    fn guild(&self) -> Option<&str> {
+        None
+    }
+
+    fn purchase(&self, _: Uuid) -> Option<Purchase> {
+        let price = Price::default();
+        Some(Purchase { item_id: "horse".into(), quantity: 2, price })
+    }
+}
+
+#[test]
+fn what_is_under_way_counts_for_a_bound_and_is_not_there_to_be_taken() {
+    let fields = |decided: Result<Payload, Vec<(String, String)>>| {
+        let violations = decided.err().unwrap_or_default();
+        violations.into_iter().map(|(field, _)| field).collect::<Vec<_>>()
+    };
+    assert_eq!(fields(decide(purchase("alice", "horse", None), &Buying)), ["quantity"]);
+    assert_eq!(fields(decide(grant(1, ""), &Buying)), ["quantity"]);
+    assert!(decide(consume("horse", 1), &Buying).is_ok());
+    assert_eq!(fields(decide(consume("horse", 2), &Buying)), ["quantity"]);
+    assert_eq!(fields(decide(refund(PURCHASE_ID), &Buying)), ["purchase_event_id"]);
+}
+
 fn purchase(player: &str, item: &str, quantity: Option<i32>) -> Submission {
     proto::PurchaseItemRequest {
         player_id: player.into(),
