@@ -1,5 +1,5 @@
-//! `herald purchase`, `grant`, `consume`, `refund`, `join`, `session` and `catalog`: one call
-//! each.
+//! `herald purchase`, `grant`, `consume`, `refund`, `join`, `leave`, `session` and `catalog`: one
+//! call each.
 //!
 //! A write always carries a request id, made here when none is given, so that
 //! one whose outcome stays unknown can be run again without doing it twice.
@@ -235,6 +235,36 @@ impl Join {
         let response = client.join_guild(request).await;
         let response = response.map_err(|error| WriteError { error, request_id })?;
         write.report(output, ("JoinGuildResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald leave`.
+#[derive(Debug, Args)]
+pub struct Leave {
+    #[command(flatten)]
+    write: Write,
+    /// Which guild.
+    #[arg(long, value_name = "ID")]
+    guild: String,
+}
+
+impl Leave {
+    /// Leaves.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, guild } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let done = format!("left {}", words::name(&guild));
+        let request = proto::LeaveGuildRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            guild_id: guild,
+        };
+        let response = client.leave_guild(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        write.report(output, ("LeaveGuildResponse", &response), &done, response.receipt.as_ref())
     }
 }
 

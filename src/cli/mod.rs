@@ -58,6 +58,9 @@ enum Command {
     /// Make a player a member of a guild.
     #[command(after_help = exit::HELP)]
     Join(actions::Join),
+    /// End a player's membership in a guild.
+    #[command(after_help = exit::HELP)]
+    Leave(actions::Leave),
     /// Start a play session of a player.
     #[command(after_help = exit::HELP)]
     Session(actions::Session),
@@ -111,6 +114,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Consume(consume) => block_on(consume.run(output)),
         Command::Refund(refund) => block_on(refund.run(output)),
         Command::Join(join) => block_on(join.run(output)),
+        Command::Leave(leave) => block_on(leave.run(output)),
         Command::Session(session) => block_on(session.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),

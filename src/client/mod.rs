@@ -149,6 +149,15 @@ impl Client {
         self.unary(request, |request| async move { game.join_guild(request).await }).await
     }
 
+    /// Ends a player's membership in a guild.
+    pub async fn leave_guild(
+        &self,
+        request: proto::LeaveGuildRequest,
+    ) -> Result<proto::LeaveGuildResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.leave_guild(request).await }).await
+    }
+
     /// Gives a player a quantity of one item.
     pub async fn grant_item(
         &self,

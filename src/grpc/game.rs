@@ -68,9 +68,10 @@ impl GameService for Game {
 
     async fn leave_guild(
         &self,
-        _: Request<proto::LeaveGuildRequest>,
+        request: Request<proto::LeaveGuildRequest>,
     ) -> Result<Response<proto::LeaveGuildResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let Outcome { receipt, .. } = self.act(request).await?;
+        Ok(Response::new(proto::LeaveGuildResponse { receipt }))
     }
 
     async fn grant_item(

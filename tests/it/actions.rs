@@ -110,6 +110,9 @@ fn the_command_line_has_them_all() {
     let (code, shown) = run(&["consume", "--player", "bob", "--item", "sword"]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("quantity: more than the player has"), "{shown}");
+    let (code, shown) = run(&["leave", "--player", "bob", "--guild", "mascots"]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("guild_id: the player is not in it"), "{shown}");
     let (code, shown) = run(&["refund", "--player", "bob", "--purchase", "sword"]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("purchase_event_id: not a UUID"), "{shown}");

@@ -11,6 +11,7 @@
 mod consume_item;
 mod grant_item;
 mod join_guild;
+mod leave_guild;
 mod purchase_item;
 mod refund_purchase;
 mod start_session;
@@ -30,6 +31,7 @@ use crate::proto::{self, game_event::Payload};
 use consume_item::ConsumeItem;
 use grant_item::GrantItem;
 use join_guild::JoinGuild;
+use leave_guild::LeaveGuild;
 use purchase_item::PurchaseItem;
 use refund_purchase::RefundPurchase;
 use start_session::StartSession;
@@ -103,6 +105,8 @@ actions! {
     PurchaseItem(PurchaseItemRequest),
     /// Join a guild.
     JoinGuild(JoinGuildRequest),
+    /// Leave the guild that one is in.
+    LeaveGuild(LeaveGuildRequest),
     /// Be given some of an item for nothing.
     GrantItem(GrantItemRequest),
     /// Use up some of an item.

@@ -83,6 +83,25 @@ fn a_saddle_needs_a_horse() {
     assert!(saddle(&[("saddle", 7)]).is_err());
 }
 
+fn leave(guild: &str) -> proto::LeaveGuildRequest {
+    proto::LeaveGuildRequest {
+        request_id: REQUEST_ID.into(),
+        player_id: "alice".into(),
+        guild_id: guild.into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_player_leaves_the_guild_that_they_are_in() {
+    let member = Having { guild: Some("mascots"), ..NOTHING };
+    let left = proto::GuildLeft { guild_id: "mascots".into() };
+    assert_eq!(decide(leave("mascots"), &member), Ok(Payload::GuildLeft(left)));
+    for (guild, player) in [("owls", &member), ("mascots", &NOTHING)] {
+        assert_eq!(decide(leave(guild), player), refusal("guild_id", "the player is not in it"));
+    }
+}
+
 fn grant(quantity: i32, reason: &str) -> proto::GrantItemRequest {
     proto::GrantItemRequest {
         request_id: REQUEST_ID.into(),
@@ -202,6 +221,7 @@ fn the_event_ids_are_what_they_always_were() {
     for (submission, id) in [
         (Submission::from(session), "b90b317d-e0fe-53db-ad7a-1606f74e453a"),
         (join.into(), "2222488d-9b52-54d0-afd0-12d717154947"),
+        (leave("mascots").into(), "c35f6ada-4e6e-5bd6-9e84-bd89f0fc0516"),
         (grant(2, "daily_reward").into(), "b32d152f-9d62-5521-945e-82a60a39b813"),
         (grant(1, "").into(), "9b384528-16bf-5373-9590-f9e0a6680968"),
         (consume("horse", 2).into(), "183efdb4-c461-5292-a7ef-4a74fc7fd9a3"),
