@@ -1,4 +1,5 @@
-//! `herald purchase`, `join`, `session` and `catalog`: one call each.
+//! `herald purchase`, `grant`, `consume`, `refund`, `join`, `leave`, `session` and `catalog`: one
+//! call each.
 //!
 //! A write always carries a request id, made here when none is given, so that
 //! one whose outcome stays unknown can be run again without doing it twice.
@@ -103,6 +104,110 @@ impl Purchase {
     }
 }
 
+/// Arguments of `herald grant`.
+#[derive(Debug, Args)]
+pub struct Grant {
+    #[command(flatten)]
+    write: Write,
+    /// What to give.
+    #[arg(long, value_name = "ID")]
+    item: String,
+    /// How many; 1 when absent.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    quantity: Option<i32>,
+    /// Why, for those who read the event.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+impl Grant {
+    /// Gives.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, item, quantity, reason } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let done = format!("granted {}", words::items(quantity.unwrap_or(1), &item));
+        let request = proto::GrantItemRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            item_id: item,
+            quantity,
+            reason,
+        };
+        let response = client.grant_item(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        write.report(output, ("GrantItemResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald consume`.
+#[derive(Debug, Args)]
+pub struct Consume {
+    #[command(flatten)]
+    write: Write,
+    /// What to use up.
+    #[arg(long, value_name = "ID")]
+    item: String,
+    /// How many; 1 when absent.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    quantity: Option<i32>,
+}
+
+impl Consume {
+    /// Uses up.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, item, quantity } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let done = format!("used up {}", words::items(quantity.unwrap_or(1), &item));
+        let request = proto::ConsumeItemRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            item_id: item,
+            quantity,
+        };
+        let response = client.consume_item(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        write.report(output, ("ConsumeItemResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald refund`.
+#[derive(Debug, Args)]
+pub struct Refund {
+    #[command(flatten)]
+    write: Write,
+    /// The event id of the purchase, as its receipt has it.
+    #[arg(long, value_name = "UUID")]
+    purchase: String,
+}
+
+impl Refund {
+    /// Takes a purchase back.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, purchase } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let request = proto::RefundPurchaseRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            purchase_event_id: purchase,
+        };
+        let response = client.refund_purchase(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let what = response.refund.as_ref().map_or_else(String::new, words::refund);
+        let done = format!("gave back {what}");
+        let receipt = response.receipt.as_ref();
+        write.report(output, ("RefundPurchaseResponse", &response), &done, receipt)
+    }
+}
+
 /// Arguments of `herald join`.
 #[derive(Debug, Args)]
 pub struct Join {
@@ -130,6 +235,36 @@ impl Join {
         let response = client.join_guild(request).await;
         let response = response.map_err(|error| WriteError { error, request_id })?;
         write.report(output, ("JoinGuildResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald leave`.
+#[derive(Debug, Args)]
+pub struct Leave {
+    #[command(flatten)]
+    write: Write,
+    /// Which guild.
+    #[arg(long, value_name = "ID")]
+    guild: String,
+}
+
+impl Leave {
+    /// Leaves.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { write, guild } = self;
+        let client = write.remote.connect().await?;
+        let request_id = write.request_id();
+        let done = format!("left {}", words::name(&guild));
+        let request = proto::LeaveGuildRequest {
+            request_id: request_id.clone(),
+            player_id: write.player.clone(),
+            validate_only: write.validate_only,
+            client_context: None,
+            guild_id: guild,
+        };
+        let response = client.leave_guild(request).await;
+        let response = response.map_err(|error| WriteError { error, request_id })?;
+        write.report(output, ("LeaveGuildResponse", &response), &done, response.receipt.as_ref())
     }
 }
 
@@ -179,7 +314,7 @@ impl Catalog {
         }
         let rows = catalog.items.iter().map(|item| {
             let price = words::money(item.unit_price, &catalog.currency_code);
-            (words::name(&item.item_id), price, words::printable(&item.display_name))
+            (words::name(&item.item_id), price, words::catalog_item(item))
         });
         let rows: Vec<_> = rows.collect();
         let ids = rows.iter().map(|(id, ..)| id.chars().count()).max().unwrap_or(0);

@@ -46,9 +46,21 @@ enum Command {
     /// Buy an item for a player.
     #[command(after_help = exit::HELP)]
     Purchase(actions::Purchase),
+    /// Give a player some of an item for nothing.
+    #[command(after_help = exit::HELP)]
+    Grant(actions::Grant),
+    /// Use up some of an item of a player's.
+    #[command(after_help = exit::HELP)]
+    Consume(actions::Consume),
+    /// Take back a purchase of a player's.
+    #[command(after_help = exit::HELP)]
+    Refund(actions::Refund),
     /// Make a player a member of a guild.
     #[command(after_help = exit::HELP)]
     Join(actions::Join),
+    /// End a player's membership in a guild.
+    #[command(after_help = exit::HELP)]
+    Leave(actions::Leave),
     /// Start a play session of a player.
     #[command(after_help = exit::HELP)]
     Session(actions::Session),
@@ -98,7 +110,11 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(settings) => serve::run(&settings, output),
         Command::Purchase(purchase) => block_on(purchase.run(output)),
+        Command::Grant(grant) => block_on(grant.run(output)),
+        Command::Consume(consume) => block_on(consume.run(output)),
+        Command::Refund(refund) => block_on(refund.run(output)),
         Command::Join(join) => block_on(join.run(output)),
+        Command::Leave(leave) => block_on(leave.run(output)),
         Command::Session(session) => block_on(session.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::exit::Exit;
 use super::output::Output;
 use crate::config::{Config, LogOptions, Settings};
-use crate::server::Server;
+use crate::server::{CatalogReload, Server};
 use crate::telemetry::{self, Format, Telemetry};
 
 /// The variables that other commands read.
@@ -22,7 +22,8 @@ const OTHER_FILES: u64 = 256;
 /// ending the process.
 const SIGXFSZ: i32 = 25;
 
-/// Runs the server until SIGTERM or SIGINT. A second signal ends the process at once.
+/// Runs the server until SIGTERM or SIGINT, or SIGHUP when there is no catalogue to read again.
+/// A second SIGTERM or SIGINT ends the process at once.
 pub fn run(settings: &Settings, output: &mut Output) -> anyhow::Result<Exit> {
     let config = match settings.load() {
         Ok(config) => config,
@@ -67,12 +68,17 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
     raise_file_limit(config.server.max_connections);
     runtime.block_on(async {
         let (mut asked, mut asked_again) = (Stop::listen()?, Stop::listen()?);
+        let hangup = signal(SignalKind::hangup())?;
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
         let place = place(&config.log);
         let server = Server::bind(config, Some(telemetry)).await?;
         announce(&server, &place, format);
+        let gone = hung_up(hangup, server.catalog_reload());
+        let stop = async {
+            tokio::select! { () = asked.next() => {}, () = gone => {} }
+        };
         tokio::select! {
-            stopped = server.run(asked.next()) => Ok(stopped?),
+            stopped = server.run(stop) => Ok(stopped?),
             () = async { asked_again.next().await; asked_again.next().await } => {
                 anyhow::bail!("stopped at once by a second signal")
             }
@@ -114,6 +120,17 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Has the catalogue read again at each SIGHUP. Without a file to read, ends at the first: then
+/// it means what it means to most processes, that their terminal is gone.
+async fn hung_up(mut hangup: Signal, reload: Option<CatalogReload>) {
+    while hangup.recv().await.is_some() {
+        match &reload {
+            Some(reload) => reload.ask(),
+            None => return,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::proto::game_event::Payload;
-use crate::proto::{EventReceipt, GameEvent, ItemPurchased};
+use crate::proto::{CatalogItem, EventReceipt, GameEvent, ItemPurchased, PurchaseRefunded};
 
 /// Whether a terminal might obey a character instead of showing it: control
 /// characters, and those that turn the direction of what follows or start a line.
@@ -48,7 +48,30 @@ pub fn money(minor_units: i64, currency: &str) -> String {
 /// What was bought, such as `1 sword for 100 gold`.
 pub fn purchase(purchase: &ItemPurchased) -> String {
     let price = money(purchase.total_price, &purchase.currency_code);
-    format!("{} {} for {price}", purchase.quantity, name(&purchase.item_id))
+    format!("{} for {price}", items(purchase.quantity, &purchase.item_id))
+}
+
+/// How many of what, such as `2 horse`.
+pub fn items(quantity: i32, item: &str) -> String {
+    format!("{quantity} {}", name(item))
+}
+
+/// What was given back, such as `1 sword for 100 gold`.
+pub fn refund(refund: &PurchaseRefunded) -> String {
+    let price = money(refund.total_price, &refund.currency_code);
+    format!("{} for {price}", items(refund.quantity, &refund.item_id))
+}
+
+/// The name of an item in the catalogue, and its rules.
+pub fn catalog_item(item: &CatalogItem) -> String {
+    let mut text = printable(&item.display_name).into_owned();
+    if let Some(max) = item.max_per_player {
+        let _ = write!(text, ", {max} a player");
+    }
+    if !item.requires_item_id.is_empty() {
+        let _ = write!(text, ", needs {}", name(&item.requires_item_id));
+    }
+    text
 }
 
 /// What happened, without who did it.
@@ -59,17 +82,12 @@ pub fn payload(event: &GameEvent) -> String {
         Some(Payload::GuildJoined(joined)) => format!("joined {}", name(&joined.guild_id)),
         Some(Payload::GuildLeft(left)) => format!("left {}", name(&left.guild_id)),
         Some(Payload::ItemGranted(item)) => {
-            format!("was given {} {}", item.quantity, name(&item.item_id))
+            format!("was given {}", items(item.quantity, &item.item_id))
         }
         Some(Payload::ItemConsumed(item)) => {
-            format!("used up {} {}", item.quantity, name(&item.item_id))
+            format!("used up {}", items(item.quantity, &item.item_id))
         }
-        Some(Payload::PurchaseRefunded(refund)) => format!(
-            "gave back {} {} for {}",
-            refund.quantity,
-            name(&refund.item_id),
-            money(refund.total_price, &refund.currency_code)
-        ),
+        Some(Payload::PurchaseRefunded(refunded)) => format!("gave back {}", refund(refunded)),
         Some(Payload::RequestRejected(rejected)) => {
             let mut text = format!("refused {}", name(&rejected.method));
             for (index, violation) in rejected.violations.iter().enumerate() {
@@ -146,6 +164,11 @@ mod tests {
             payload(&event(Payload::RequestRejected(rejected))),
             "refused PurchaseItem: item_id: not sold; quantity: below 1"
         );
+        let mut saddle = CatalogItem { display_name: "Saddle".to_owned(), ..Default::default() };
+        assert_eq!(catalog_item(&saddle), "Saddle");
+        saddle.max_per_player = Some(2);
+        saddle.requires_item_id = "war horse".to_owned();
+        assert_eq!(catalog_item(&saddle), "Saddle, 2 a player, needs \"war horse\"");
         assert_eq!(money(100, "gold"), "100 gold");
         assert_eq!(money(i64::MIN, ""), "-9223372036854775808");
     }

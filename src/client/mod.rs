@@ -149,6 +149,42 @@ impl Client {
         self.unary(request, |request| async move { game.join_guild(request).await }).await
     }
 
+    /// Ends a player's membership in a guild.
+    pub async fn leave_guild(
+        &self,
+        request: proto::LeaveGuildRequest,
+    ) -> Result<proto::LeaveGuildResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.leave_guild(request).await }).await
+    }
+
+    /// Gives a player a quantity of one item.
+    pub async fn grant_item(
+        &self,
+        request: proto::GrantItemRequest,
+    ) -> Result<proto::GrantItemResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.grant_item(request).await }).await
+    }
+
+    /// Takes a quantity of one item that the player uses up.
+    pub async fn consume_item(
+        &self,
+        request: proto::ConsumeItemRequest,
+    ) -> Result<proto::ConsumeItemResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.consume_item(request).await }).await
+    }
+
+    /// Takes back a purchase.
+    pub async fn refund_purchase(
+        &self,
+        request: proto::RefundPurchaseRequest,
+    ) -> Result<proto::RefundPurchaseResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.refund_purchase(request).await }).await
+    }
+
     /// Returns what can be bought and which guilds can be joined.
     pub async fn catalog(&self) -> Result<proto::GetCatalogResponse, ClientError> {
         let mut game = self.game.clone();

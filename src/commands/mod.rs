@@ -24,6 +24,7 @@ use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
@@ -68,6 +69,9 @@ pub struct Outcome {
     pub receipt: Option<proto::EventReceipt>,
     /// What happened, or would have.
     pub payload: Payload,
+    /// How many of the event's item the player has after it, as far as is known here; 0 when
+    /// the event is about no item.
+    pub owned: i64,
 }
 
 /// Why an action was not acknowledged.
@@ -120,7 +124,7 @@ impl Metrics {
 
 /// What all runtimes share of the write path.
 struct Shared {
-    catalog: Catalog,
+    catalog: Arc<ArcSwap<Catalog>>,
     options: Options,
     clock: Clock,
     feed: Feed,
@@ -140,10 +144,11 @@ pub struct Commands {
 pub struct CommandsBuilder(Arc<Shared>);
 
 impl CommandsBuilder {
-    /// A write path with this catalogue. `feed` lends its position to receipts.
+    /// A write path with this catalogue, whoever keeps it up to date. `feed` lends its position
+    /// to receipts.
     pub fn build(
         options: Options,
-        catalog: Catalog,
+        catalog: Arc<ArcSwap<Catalog>>,
         clock: Clock,
         feed: Feed,
         registry: &mut Registry,
@@ -162,8 +167,8 @@ impl CommandsBuilder {
 
 impl Commands {
     /// What can be bought and joined.
-    pub fn catalog(&self) -> &Catalog {
-        &self.shared.catalog
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog.load_full()
     }
 
     /// Carries out an action: begins at once, whether what is returned is polled or not.
@@ -182,7 +187,7 @@ impl Commands {
         match self.begin(submission, source) {
             Err(error) => Either::Left(ready(Err(error))),
             Ok(Begun::Checked(payload)) => {
-                Either::Left(ready(Ok(Outcome { receipt: None, payload })))
+                Either::Left(ready(Ok(Outcome { receipt: None, payload, owned: 0 })))
             }
             Ok(Begun::Submitted(submitted, appended)) => {
                 let deadline =
@@ -197,12 +202,14 @@ impl Commands {
     fn begin(&self, submission: Submission, source: Source) -> Result<Begun, CommandError> {
         let shared = &*self.shared;
         let method = submission.method();
-        let request = match submission.parse(&shared.catalog) {
+        // One for all of the action, which may change meanwhile.
+        let catalog = shared.catalog.load();
+        let request = match submission.parse(&catalog) {
             Ok(request) => request,
             Err(refusal) => return Err(self.refuse(method, refusal, source)),
         };
         let event_id = request.event_id();
-        let payload = match request.action.decide(&shared.catalog, &Nothing) {
+        let payload = match request.action.decide(&catalog, &Nothing) {
             Ok(terms) => request.action.payload(event_id, &terms),
             Err(violations) => {
                 return Err(self.refuse(method, request.refused(violations), source));
@@ -245,7 +252,7 @@ impl Commands {
             Ok(Ok(appended)) => {
                 shared.metrics.accepted.inc();
                 let receipt = self.receipt(event_id, request_id, accept_time, &appended);
-                Ok(Outcome { receipt: Some(receipt), payload })
+                Ok(Outcome { receipt: Some(receipt), payload, owned: 0 })
             }
             Ok(Err(AppendError::OutcomeUnknown(reason))) => {
                 tracing::warn!(%event_id, %reason, "nobody knows whether an event is written");

@@ -30,8 +30,9 @@ fn fixture(options: Options) -> Fixture {
     let (appender, acks): (Appender, AckDriver) = Appender::new(as_log);
     let tasks = Tasks::new();
     tasks.spawn("acknowledgements", Death::Fatal, acks.run());
-    let commands = CommandsBuilder::build(options, Catalog::built_in(), clock, feed, &mut registry)
-        .on(appender);
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::built_in()));
+    let commands =
+        CommandsBuilder::build(options, catalog, clock, feed, &mut registry).on(appender);
     Fixture { log, commands, _tasks: tasks }
 }
 

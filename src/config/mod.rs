@@ -3,6 +3,7 @@
 //! Everything that is wrong is reported at once, and nothing is opened or bound while
 //! loading (files that are named are read).
 
+mod catalog;
 mod log;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
 use crate::telemetry::{self, Format};
 use crate::{commands, feed, grpc};
 
+pub use catalog::CatalogFile;
 pub use log::{KafkaSettings, LogOptions, LogSettings};
 
 /// The flags of `herald serve`, as they were given. Values are texts, so that all of
@@ -76,7 +78,8 @@ pub struct Settings {
     #[command(flatten)]
     pub log_settings: LogSettings,
 
-    /// A TOML file with items and guilds (see below); the built-in catalogue when absent
+    /// A TOML file with items and guilds (see below), read again when it changes and on SIGHUP;
+    /// the built-in catalogue when absent
     #[arg(long, env = "HERALD_CATALOG", value_name = "FILE", help_heading = "Actions")]
     pub catalog: Option<String>,
 
@@ -222,6 +225,8 @@ pub struct Config {
     pub commands: commands::Options,
     /// What can be bought and joined.
     pub catalog: Catalog,
+    /// The file that it was read from, if it was one.
+    pub catalog_file: Option<CatalogFile>,
     /// For the feed.
     pub feed: feed::Options,
     /// For the log.
@@ -337,21 +342,12 @@ impl Settings {
                 NonZeroUsize::new(number).unwrap_or(cores)
             }
         };
-        let catalog = match &self.catalog {
-            None => Catalog::built_in(),
-            Some(path) => match std::fs::read_to_string(path) {
-                Err(error) => {
-                    p.add("catalog", format!("{path}: {error}"));
-                    Catalog::built_in()
-                }
-                Ok(text) => Catalog::parse(&text).unwrap_or_else(|error| {
-                    for line in error.0 {
-                        p.add("catalog", format!("{path}: {line}"));
-                    }
-                    Catalog::built_in()
-                }),
-            },
-        };
+        let mut catalog_file = self.catalog.clone().map(CatalogFile::new);
+        let catalog = catalog_file.as_mut().map_or_else(|| Ok(Catalog::built_in()), |f| f.read());
+        let catalog = catalog.unwrap_or_else(|problems| {
+            problems.iter().for_each(|problem| p.add("catalog", problem));
+            Catalog::built_in()
+        });
         let addresses = choice(
             "remote-address",
             &self.remote_address,
@@ -420,6 +416,7 @@ impl Settings {
                 ),
             },
             catalog,
+            catalog_file,
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
                 ring_bytes: ring_bytes(&self.feed_ring_bytes, &mut p),

@@ -1,11 +1,13 @@
 //! What can be bought and which guilds can be joined.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::ids::{GuildId, ItemId, check_text};
+use super::possessions::Price;
 use crate::proto;
 
 /// The most items, and the most guilds, that a catalogue may list: GetCatalog
@@ -57,6 +59,8 @@ struct FileItem {
     id: String,
     name: String,
     price: i64,
+    max_per_player: Option<i64>,
+    requires_item: Option<String>,
 }
 
 /// Why a text is no catalogue: every reason, one a line.
@@ -67,18 +71,22 @@ pub struct CatalogError(pub Vec<String>);
 /// A valid catalogue.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    currency: String,
+    currency: Arc<str>,
     items: BTreeMap<ItemId, Item>,
     /// `None`: any guild can be joined.
     guilds: Option<BTreeSet<GuildId>>,
-    version: String,
+    version: Arc<str>,
 }
 
 /// What is known of an item.
 #[derive(Clone, Debug)]
-struct Item {
+pub struct Item {
     name: String,
     price: i64,
+    /// The most of it that a player may have, if there is a bound; at least 1.
+    pub max_per_player: Option<i64>,
+    /// The item of this catalogue that a player has to have to buy it, if there is one.
+    pub requires: Option<ItemId>,
 }
 
 impl Catalog {
@@ -97,6 +105,8 @@ impl Catalog {
     /// id = "sword"             # 1 to 64 bytes, once only
     /// name = "Sword"
     /// price = 100              # minor units, 0 to 10^12
+    /// max_per_player = 3       # at least 1; leave out: no bound
+    /// requires_item = "belt"   # an item of this file; leave out: none
     /// ```
     ///
     /// # Errors
@@ -126,16 +136,26 @@ impl Catalog {
             if !(0..=MAX_PRICE).contains(&item.price) {
                 errors.push(format!("items[{i}].price: not in the range of 0 to {MAX_PRICE}"));
             }
+            if item.max_per_player.is_some_and(|max| max < 1) {
+                errors.push(format!("items[{i}].max_per_player: below 1; leave it out for none"));
+            }
+            let requires = item.requires_item.map(ItemId::parse).transpose();
+            let requires = requires.unwrap_or_else(|reason| {
+                errors.push(format!("items[{i}].requires_item: {reason}"));
+                None
+            });
             match ItemId::parse(item.id) {
                 Err(reason) => errors.push(format!("items[{i}].id: {reason}")),
                 Ok(id) => {
-                    let entry = Item { name: item.name, price: item.price };
+                    let FileItem { name, price, max_per_player, .. } = item;
+                    let entry = Item { name, price, max_per_player, requires };
                     if items.insert(id, entry).is_some() {
                         errors.push(format!("items[{i}].id: listed before"));
                     }
                 }
             }
         }
+        check_requirements(&items, &mut errors);
         let guilds = file.guilds.map(|names| {
             let mut guilds = BTreeSet::new();
             for (i, name) in names.into_iter().enumerate() {
@@ -154,22 +174,26 @@ impl Catalog {
             return Err(CatalogError(errors));
         }
         let version = version_of(&file.currency, &items, guilds.as_ref());
-        Ok(Self { currency: file.currency, items, guilds, version })
+        Ok(Self { currency: file.currency.into(), items, guilds, version: version.into() })
     }
 
-    /// The price of one in minor units, if the item is there.
-    pub fn price(&self, item: &ItemId) -> Option<i64> {
-        self.items.get(item).map(|item| item.price)
+    /// What is known of an item, if it can be bought.
+    pub fn item(&self, id: &ItemId) -> Option<&Item> {
+        self.items.get(id)
+    }
+
+    /// The price of one of an item of this catalogue.
+    pub fn price(&self, item: &Item) -> Price {
+        Price {
+            unit_price: item.price,
+            currency_code: Arc::clone(&self.currency),
+            catalog_version: Arc::clone(&self.version),
+        }
     }
 
     /// Whether a guild can be joined.
     pub fn has_guild(&self, guild: &GuildId) -> bool {
         self.guilds.as_ref().is_none_or(|guilds| guilds.contains(guild))
-    }
-
-    /// The currency of all prices.
-    pub fn currency(&self) -> &str {
-        &self.currency
     }
 
     /// Names the content: the same content has the same version.
@@ -187,14 +211,46 @@ impl Catalog {
                     item_id: id.as_str().to_owned(),
                     display_name: item.name.clone(),
                     unit_price: item.price,
-                    max_per_player: None,
-                    requires_item_id: String::new(),
+                    max_per_player: item.max_per_player,
+                    requires_item_id: item
+                        .requires
+                        .as_ref()
+                        .map(ItemId::to_string)
+                        .unwrap_or_default(),
                 })
                 .collect(),
             guilds_open: self.guilds.is_none(),
             guild_ids: self.guilds.iter().flatten().map(|id| id.as_str().to_owned()).collect(),
-            currency_code: self.currency.clone(),
-            catalog_version: self.version.clone(),
+            currency_code: self.currency.as_ref().to_owned(),
+            catalog_version: self.version.as_ref().to_owned(),
+        }
+    }
+}
+
+/// Notes items that require what is not there, and those that could never be bought because
+/// each of them requires another one first.
+fn check_requirements(items: &BTreeMap<ItemId, Item>, errors: &mut Vec<String>) {
+    let required = |id: &ItemId| items.get(id).and_then(|item| item.requires.as_ref());
+    for (id, item) in items {
+        if item.requires.as_ref().is_some_and(|required| !items.contains_key(required)) {
+            errors.push(format!("item {id}: requires_item: not an item of this catalogue"));
+        }
+    }
+    // From where each item was first come to: a way that comes to an item of its own has gone
+    // round. Each item is passed once, so this takes no longer than the catalogue is.
+    let mut from: BTreeMap<&ItemId, &ItemId> = BTreeMap::new();
+    for start in items.keys() {
+        let mut next = Some(start);
+        while let Some(id) = next {
+            match from.get(id) {
+                Some(begun) if *begun == start => {
+                    errors.push(format!("item {id}: requires_item: leads back to itself"));
+                    break;
+                }
+                Some(_) => break,
+                None => from.insert(id, start),
+            };
+            next = required(id);
         }
     }
 }
@@ -210,6 +266,13 @@ fn version_of(
     hash.update(format!("{currency}\n"));
     for (id, item) in items {
         hash.update(format!("item\t{id}\t{}\t{}\n", item.name, item.price));
+        // Only what is said, so that a catalogue without them has the version it always had.
+        if let Some(max) = item.max_per_player {
+            hash.update(format!("max\t{max}\n"));
+        }
+        if let Some(required) = &item.requires {
+            hash.update(format!("requires\t{required}\n"));
+        }
     }
     match guilds {
         None => hash.update("guilds open\n"),
@@ -242,6 +305,69 @@ mod tests {
         let text = "currency = ''\nguilds = ['a', 'a']\n[[items]]\nid = ''\nname = 'x'\nprice = -1";
         let CatalogError(errors) = Catalog::parse(text).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:?}");
+    }
+
+    const STABLE: &str = "
+        currency = 'gold'
+        [[items]]
+        id = 'horse'
+        name = 'Horse'
+        price = 500
+        max_per_player = 2
+        [[items]]
+        id = 'saddle'
+        name = 'Saddle'
+        price = 50
+        requires_item = 'horse'
+    ";
+
+    #[test]
+    fn an_item_can_have_a_bound_and_require_another_one() {
+        let catalog = Catalog::parse(STABLE).unwrap();
+        let items = catalog.to_response().items;
+        assert_eq!((items[0].max_per_player, items[0].requires_item_id.as_str()), (Some(2), ""));
+        assert_eq!((items[1].max_per_player, items[1].requires_item_id.as_str()), (None, "horse"));
+    }
+
+    #[test]
+    fn bounds_and_requirements_that_cannot_be_met_are_refused() {
+        let requires = "requires_item = 'horse'";
+        for (right, wrong, expected) in [
+            ("player = 2", "player = 0", "items[0].max_per_player: below 1"),
+            (requires, "requires_item = ''", "items[1].requires_item: missing"),
+            (requires, "requires_item = 'cow'", "item saddle: requires_item: not an item"),
+            (requires, "requires_item = 'saddle'", "item saddle: requires_item: leads back"),
+            (
+                "max_per_player = 2",
+                "requires_item = 'saddle'",
+                "item horse: requires_item: leads back",
+            ),
+        ] {
+            let CatalogError(errors) = Catalog::parse(&STABLE.replace(right, wrong)).unwrap_err();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].starts_with(expected), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn what_leads_to_a_circle_is_no_part_of_it() {
+        let item = |id: &str, requires: &str| {
+            format!("[[items]]\nid='{id}'\nname='x'\nprice=1\nrequires_item='{requires}'\n")
+        };
+        let circle = ["a", "b"].map(|id| item(id, if id == "a" { "b" } else { "a" })).concat();
+        let text = format!("currency='g'\n{}{circle}{}", item("c", "a"), item("0", "c"));
+        let CatalogError(errors) = Catalog::parse(&text).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+
+    /// Computed by Python's hashlib: stored events name versions.
+    #[test]
+    fn the_version_is_what_it_always_was_and_covers_the_rules() {
+        let version = |text: &str| Catalog::parse(text).unwrap().version().to_owned();
+        let plain = STABLE.replace("max_per_player = 2", "");
+        let plain = plain.replace("requires_item = 'horse'", "");
+        assert_eq!(version(&plain), "9c217febe5080f3f");
+        assert_eq!(version(STABLE), "d7419de212604c15");
     }
 
     #[test]

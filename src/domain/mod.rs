@@ -17,7 +17,7 @@ mod violation;
 
 pub use action::{Action, Refusal, Request, Submission};
 pub use caller::Caller;
-pub use catalog::{Catalog, CatalogError, MAX_CATALOG_ENTRIES};
+pub use catalog::{Catalog, CatalogError, Item, MAX_CATALOG_ENTRIES};
 pub use event::{
     EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_guild, event_id, event_type,
 };

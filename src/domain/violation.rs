@@ -29,6 +29,12 @@ impl Violations {
         parsed.map_err(|description| self.add(field, description)).ok()
     }
 
+    /// Adds others, up to [`MAX_VIOLATIONS`] in all.
+    pub fn append(&mut self, others: Self) {
+        let room = MAX_VIOLATIONS.saturating_sub(self.0.len());
+        self.0.extend(others.0.into_iter().take(room));
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -50,12 +50,12 @@ impl GameService for Game {
         &self,
         request: Request<proto::PurchaseItemRequest>,
     ) -> Result<Response<proto::PurchaseItemResponse>, Status> {
-        let Outcome { receipt, payload } = self.act(request).await?;
+        let Outcome { receipt, payload, owned: owned_quantity } = self.act(request).await?;
         let purchase = match payload {
             Payload::ItemPurchased(purchase) => Some(purchase),
             _ => None,
         };
-        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase, owned_quantity: 0 }))
+        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase, owned_quantity }))
     }
 
     async fn join_guild(
@@ -68,30 +68,38 @@ impl GameService for Game {
 
     async fn leave_guild(
         &self,
-        _: Request<proto::LeaveGuildRequest>,
+        request: Request<proto::LeaveGuildRequest>,
     ) -> Result<Response<proto::LeaveGuildResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let Outcome { receipt, .. } = self.act(request).await?;
+        Ok(Response::new(proto::LeaveGuildResponse { receipt }))
     }
 
     async fn grant_item(
         &self,
-        _: Request<proto::GrantItemRequest>,
+        request: Request<proto::GrantItemRequest>,
     ) -> Result<Response<proto::GrantItemResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let Outcome { receipt, owned: owned_quantity, .. } = self.act(request).await?;
+        Ok(Response::new(proto::GrantItemResponse { receipt, owned_quantity }))
     }
 
     async fn consume_item(
         &self,
-        _: Request<proto::ConsumeItemRequest>,
+        request: Request<proto::ConsumeItemRequest>,
     ) -> Result<Response<proto::ConsumeItemResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let Outcome { receipt, owned: owned_quantity, .. } = self.act(request).await?;
+        Ok(Response::new(proto::ConsumeItemResponse { receipt, owned_quantity }))
     }
 
     async fn refund_purchase(
         &self,
-        _: Request<proto::RefundPurchaseRequest>,
+        request: Request<proto::RefundPurchaseRequest>,
     ) -> Result<Response<proto::RefundPurchaseResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let Outcome { receipt, payload, owned: owned_quantity } = self.act(request).await?;
+        let refund = match payload {
+            Payload::PurchaseRefunded(refund) => Some(refund),
+            _ => None,
+        };
+        Ok(Response::new(proto::RefundPurchaseResponse { receipt, refund, owned_quantity }))
     }
 
     async fn get_player(

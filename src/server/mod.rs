@@ -11,6 +11,7 @@
 //! the wake-ups that a shared runtime would need.
 
 mod admin;
+mod catalog;
 mod front;
 mod http2;
 mod lane;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,7 +34,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::commands::CommandsBuilder;
-use crate::config::{Config, LogOptions, ServerOptions};
+use crate::config::{CatalogFile, Config, LogOptions, ServerOptions};
+use crate::domain::Catalog;
 use crate::event_log::kafka::{self, KafkaLog};
 use crate::event_log::local::{self, LocalLog};
 use crate::event_log::{EventLog, Health as LogHealth};
@@ -41,6 +44,7 @@ use crate::grpc::{self, Health, Serving};
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
+pub use catalog::CatalogReload;
 use lane::{Arrival, Lane};
 
 /// Connections that the kernel holds until they are accepted.
@@ -93,6 +97,10 @@ pub struct Server {
     feed: Feed,
     health: Health,
     lanes: Vec<Lane>,
+    catalog: Arc<ArcSwap<Catalog>>,
+    catalog_file: Option<CatalogFile>,
+    catalog_reload: CatalogReload,
+    catalog_metrics: catalog::Metrics,
     metrics: Metrics,
     registry: Arc<Registry>,
     tasks: Tasks,
@@ -138,9 +146,12 @@ impl Server {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
+        let catalog = Arc::new(ArcSwap::from_pointee(config.catalog));
+        let catalog_metrics = catalog::Metrics::default();
+        catalog_metrics.register(&catalog, &mut registry);
         let commands = CommandsBuilder::build(
             config.commands,
-            config.catalog,
+            Arc::clone(&catalog),
             config.clock,
             feed.clone(),
             &mut registry,
@@ -172,6 +183,10 @@ impl Server {
             feed,
             health,
             lanes,
+            catalog,
+            catalog_file: config.catalog_file,
+            catalog_reload: CatalogReload::default(),
+            catalog_metrics,
             metrics,
             registry: Arc::new(registry),
             tasks,
@@ -188,6 +203,11 @@ impl Server {
         self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
+    /// Has the catalogue read again; `None` when it comes from no file.
+    pub fn catalog_reload(&self) -> Option<CatalogReload> {
+        self.catalog_file.as_ref().map(|_| self.catalog_reload.clone())
+    }
+
     /// Serves until `shutdown` ends or a vital part dies, then stops in order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StopError> {
         let tasks = &self.tasks;
@@ -195,6 +215,12 @@ impl Server {
         tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
         let feed = self.feed.clone();
         tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
+
+        if let Some(file) = self.catalog_file {
+            let (asked, metrics) = (self.catalog_reload, self.catalog_metrics);
+            let follow = catalog::follow(file, self.catalog, asked, metrics);
+            tasks.spawn("catalogue", Death::Fatal, follow);
+        }
 
         let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });

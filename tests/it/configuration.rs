@@ -41,5 +41,5 @@ fn the_readmes_catalogue_is_one() {
     let (_, rest) = readme.split_once("```toml\n").expect("the catalogue");
     let (text, _) = rest.split_once("```").expect("its end");
     let catalog = herald::domain::Catalog::parse(text).unwrap().to_response();
-    assert_eq!((catalog.items.len(), catalog.guild_ids.len()), (2, 2));
+    assert_eq!((catalog.items.len(), catalog.guild_ids.len()), (3, 2));
 }

@@ -38,15 +38,30 @@ impl Process {
         Self { child, lines, address }
     }
 
-    fn herald(&self, args: &[&str]) -> std::process::Output {
+    pub fn herald(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(binary());
         command.args(args).args(["--server", &self.address]).output().unwrap()
     }
 
-    /// Sends a signal; returns the exit code and all lines since it was ready.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// The next line with this in it.
+    pub fn line_with(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "it ended before {part}");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal; returns the exit code and all lines since it was ready.
+    pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
         let mut lines = String::new();
         self.lines.read_to_string(&mut lines).unwrap();
         (self.child.wait().unwrap().code(), lines)
