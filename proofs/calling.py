@@ -147,7 +147,7 @@ class Connection:
         message = text_field(1, request_id) + text_field(2, player) + own_fields
         sent = time.monotonic()
         try:
-            answer, trailers = self._call(f"/game.v1.GameService/{method}", message, deadline)
+            answer, trailers = self.call(f"/game.v1.GameService/{method}", message, deadline)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             answer, trailers = b"", {"grpc-status": f"no answer: {error}"}
@@ -165,7 +165,7 @@ class Connection:
     def end_offsets(self, deadline):
         """The end of each partition, as the feed tells it; None if it does not."""
         try:
-            answer, trailers = self._call("/game.v1.EventFeedService/GetFeed", b"", deadline)
+            answer, trailers = self.call("/game.v1.EventFeedService/GetFeed", b"", deadline)
         except (OSError, http.client.HTTPException):
             self.close()
             return None
@@ -178,14 +178,9 @@ class Connection:
         """Whether the feed tells its bounds within `deadline` seconds."""
         return self.end_offsets(deadline) is not None
 
-    def _call(self, path, message, deadline):
-        if self._http is None:
-            self._http = http.client.HTTPConnection(self._address.hostname, self._address.port)
-        self._http.timeout = deadline + SILENCE_SECONDS
-        if self._http.sock is not None:
-            self._http.sock.settimeout(self._http.timeout)
-        timeout = {"grpc-timeout": f"{round(deadline * 1000)}m"}
-        self._http.request("POST", path, framed(message), headers(**timeout))
+    def call(self, path, message, deadline):
+        """The message of the answer, and the trailers."""
+        self.send(path, message, deadline)
         response = self._http.getresponse()
         body = response.read()
         trailers = {name.lower(): value for name, value in response.getheaders()}
@@ -196,6 +191,16 @@ class Connection:
             else:
                 answer = data
         return answer, trailers
+
+    def send(self, path, message, deadline):
+        """Sends a call, and does not wait for its answer."""
+        if self._http is None:
+            self._http = http.client.HTTPConnection(self._address.hostname, self._address.port)
+        self._http.timeout = deadline + SILENCE_SECONDS
+        if self._http.sock is not None:
+            self._http.sock.settimeout(self._http.timeout)
+        timeout = {"grpc-timeout": f"{round(deadline * 1000)}m"}
+        self._http.request("POST", path, framed(message), headers(**timeout))
 
     def close(self):
         if self._http is not None:

@@ -199,11 +199,11 @@ def tail_command(url, *flags):
     return [*command, "--server", url, *flags]
 
 
-def whole_log(url):
+def whole_log(url, *flags):
     """Every event that the log holds, as the feed delivers them."""
     with tempfile.TemporaryFile("w+") as complaints:
         with subprocess.Popen(
-            tail_command(url, "--until-caught-up"),
+            tail_command(url, "--until-caught-up", *map(str, flags)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -58,6 +58,8 @@ enum Command {
     ///
     /// Starts a server of its own for it.
     Replay(replay::Replay),
+    /// Fill a log with purchases, as fast as it takes them; nobody may serve it meanwhile.
+    Fill(fill::Fill),
     /// Serve PurchaseItem with plain tonic and write nothing: the yardstick.
     Echo(echo::Echo),
 }
@@ -69,6 +71,7 @@ impl Bench {
             Command::Write(write) => super::block_on(write.run(output)),
             Command::Fanout(fanout) => super::block_on(fanout.run(output)),
             Command::Replay(replay) => super::block_on(replay.run(output)),
+            Command::Fill(fill) => super::block_on(fill.run(output)),
             Command::Echo(echo) => echo.run(output),
         }
     }

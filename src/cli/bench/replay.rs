@@ -2,13 +2,10 @@
 //!
 //! On Kafka a bare librdkafka consumer reads the same topic in turn.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use indicatif::ProgressBar;
-use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -21,8 +18,6 @@ use super::stream::{self, Frames, Message};
 use super::{consumer, fill, until_signalled, wire};
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, StdoutError};
-use crate::clock::Clock;
-use crate::event_log::{EventLog, kafka, local};
 use crate::proto::stream_events_request::Start;
 use crate::proto::{StartPosition, StreamEventsRequest};
 use crate::tasks::Tasks;
@@ -30,6 +25,9 @@ use crate::tasks::Tasks;
 /// What the server may send before it is told that this was read: so much that a fast
 /// reader is not what it waits for.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// By how many players the events are.
+const PLAYERS: u64 = 1_000;
 
 /// A round fails when nothing has come for so long: the server hangs.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -149,10 +147,7 @@ impl Replay {
         bare: Option<&(String, String, bool)>,
     ) -> anyhow::Result<Vec<Reader>> {
         if self.topic.is_none() {
-            let bar = ProgressBar::new(self.events);
-            let filled = self.fill(&place, &bar).await;
-            bar.finish_and_clear();
-            filled?;
+            self.fill(&place).await?;
         } else if let Some((brokers, topic, _)) = bare.cloned() {
             // The server would make it.
             let found = tokio::task::spawn_blocking(move || consumer::find(&brokers, &topic));
@@ -186,30 +181,15 @@ impl Replay {
         Ok(Place::Topic { brokers, topic, made })
     }
 
-    async fn fill(&self, place: &Place, bar: &ProgressBar) -> anyhow::Result<()> {
-        let log: Arc<dyn EventLog> = match place {
-            Place::Embedded(directory) => local::LocalLog::open(local::Options {
-                data_dir: directory.path().to_owned(),
-                partitions: 1,
-                retention_age: None,
-                retention_bytes: None,
-                clock: Clock::System,
-            })?,
+    async fn fill(&self, place: &Place) -> anyhow::Result<()> {
+        let log = match place {
+            Place::Embedded(directory) => fill::embedded(directory.path().to_owned())?,
             Place::Topic { brokers, topic, .. } => {
-                let options = kafka::Options {
-                    brokers: brokers.clone(),
-                    topic: topic.clone(),
-                    properties: kafka::Properties::default(),
-                    key_partitions: None,
-                    replication_factor: None,
-                    min_insync_replicas: None,
-                };
-                kafka::KafkaLog::open(options, &mut Registry::default()).await?
+                fill::topic_of(brokers.clone(), topic.clone()).await?
             }
         };
-        let filled = fill::fill(Arc::clone(&log), self.events, self.bytes as usize, bar).await;
-        log.close().await;
-        filled
+        let events = fill::Events { count: self.events, bytes: self.bytes, players: PLAYERS };
+        fill::fill_and_close(log, &events).await
     }
 
     fn serve(&self, place: Place) -> anyhow::Result<Child> {
