@@ -32,7 +32,6 @@ mod model_tests;
 mod place;
 mod poll;
 mod reader;
-mod scan;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -142,6 +141,7 @@ struct Metrics {
     subscribers: Gauge,
     delivered: Counter,
     undecodable: Counter,
+    duplicates: Counter,
     fell_behind: Counter,
     catch_up: catch_up::Gauges,
 }
@@ -155,6 +155,11 @@ impl Metrics {
             "undecodable_records",
             "Times that a stream came upon a record that is no event",
             self.undecodable.clone(),
+        );
+        r.register(
+            "duplicate_records",
+            "Records that the tail came upon whose event was in the log before",
+            self.duplicates.clone(),
         );
         r.register(
             "fell_behind",
@@ -225,7 +230,7 @@ impl Feed {
     /// Reads the log for subscribers that are behind the ring, for as long as it is polled.
     pub async fn run_catch_up(&self) {
         let Shared { catch_up, log, hub, .. } = &*self.shared;
-        catch_up.run(&**log, hub).await;
+        catch_up.run(log, hub).await;
     }
 
     /// Whether the tail is reading the log, and changes of that.

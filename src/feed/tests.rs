@@ -56,6 +56,8 @@ impl Fixture {
     fn push(&self, partition: u32, player: &str) {
         let event = proto::GameEvent {
             event_id: "an id".into(),
+            // No duplicate of any other.
+            checked_through_offset: i64::MAX,
             event_type: "guild_joined".into(),
             player_id: player.into(),
             ..Default::default()
