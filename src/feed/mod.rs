@@ -24,6 +24,7 @@ mod batch;
 mod catch_up;
 mod cursor;
 mod filter;
+mod follow;
 mod hub;
 mod invariants;
 mod lane;
@@ -55,12 +56,13 @@ use crate::proto;
 
 pub use cursor::{Cursor, CursorMalformed};
 pub use filter::MAX_FILTER_VALUES;
+pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use catch_up::CatchUp;
 use filter::Filter;
-use hub::Hub;
+use hub::{Hub, Signal};
 use lane::Dispatcher;
 use place::Place;
 use reader::Skipped;
@@ -189,6 +191,8 @@ struct Shared {
     log: Arc<dyn EventLog>,
     hub: Arc<Hub>,
     catch_up: CatchUp,
+    /// For who follows the tail.
+    follower: Arc<Signal>,
     options: Options,
     clock: Clock,
     metrics: Metrics,
@@ -208,8 +212,10 @@ impl Feed {
     ) -> Self {
         let metrics = Metrics::default();
         metrics.register(registry);
+        let hub = Arc::new(Hub::new(options.ring_bytes));
         let shared = Shared {
-            hub: Arc::new(Hub::new(options.ring_bytes)),
+            follower: hub.add_lane(),
+            hub,
             catch_up: CatchUp::new(metrics.catch_up.clone()),
             log,
             options,

@@ -1,5 +1,6 @@
 //! The reader's promises where only a log that does as it is told can show them.
 
+mod duplicates;
 mod live;
 
 use std::sync::Arc;

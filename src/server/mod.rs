@@ -14,6 +14,7 @@ mod admin;
 mod front;
 mod http2;
 mod lane;
+mod projection;
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,10 +39,12 @@ use crate::event_log::local::{self, LocalLog};
 use crate::event_log::{EventLog, Health as LogHealth};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
+use crate::players::{self, Players};
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
 use lane::{Arrival, Lane};
+use projection::Projection;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -91,6 +94,7 @@ pub struct Server {
     admin: Option<TcpListener>,
     log: Arc<dyn EventLog>,
     feed: Feed,
+    players: Players,
     health: Health,
     lanes: Vec<Lane>,
     metrics: Metrics,
@@ -138,6 +142,8 @@ impl Server {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
+        let players =
+            Players::build(players::Options::default(), config.clock.clone(), &mut registry);
         let commands = CommandsBuilder::build(
             config.commands,
             config.catalog,
@@ -170,6 +176,7 @@ impl Server {
             admin,
             log,
             feed,
+            players,
             health,
             lanes,
             metrics,
@@ -195,6 +202,10 @@ impl Server {
         tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
         let feed = self.feed.clone();
         tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
+        let projection =
+            Projection::new(Arc::clone(&self.log), self.feed.clone(), self.players.clone());
+        let players_ready = projection.ready();
+        tasks.spawn("players", Death::Fatal, projection.run());
 
         let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
@@ -204,6 +215,7 @@ impl Server {
             watch_health(
                 self.log.health(),
                 self.feed.live(),
+                players_ready,
                 stopping.subscribe(),
                 self.health.clone(),
                 serving_tx,
@@ -323,10 +335,12 @@ impl Drop for Place {
     }
 }
 
-/// Keeps the health service and readiness in step with the log and the feed.
+/// Keeps the health service and readiness in step with the log, the feed and the players: a
+/// request that was carried out before is recognised only once they are known.
 async fn watch_health(
     mut log: watch::Receiver<LogHealth>,
     mut live: watch::Receiver<bool>,
+    mut players: watch::Receiver<bool>,
     mut stopping: watch::Receiver<bool>,
     health: Health,
     serving: watch::Sender<Serving>,
@@ -348,7 +362,8 @@ async fn watch_health(
                 false
             }
         };
-        let now = Serving { writes: writes && !stops, feed: *live.borrow_and_update() && !stops };
+        let takes_writes = writes && *players.borrow_and_update() && !stops;
+        let now = Serving { writes: takes_writes, feed: *live.borrow_and_update() && !stops };
         writable.set(writes.into());
         if now != *serving.borrow() {
             tracing::info!(writes = now.writes, feed = now.feed, "serving");
@@ -362,6 +377,7 @@ async fn watch_health(
         let changed = tokio::select! {
             changed = log.changed() => changed,
             changed = live.changed() => changed,
+            changed = players.changed() => changed,
             changed = stopping.changed() => changed,
         };
         if changed.is_err() {
