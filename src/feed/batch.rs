@@ -10,7 +10,7 @@ use super::place::Place;
 use super::written::{self, Written};
 use crate::event_log::{Record, Trimmed};
 use crate::history::{Origin, Read, Verdict};
-use crate::{domain, proto};
+use crate::{domain, history, proto};
 
 /// Records that follow on each other, from one place to the next.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub(super) struct Keys {
 
 impl Batch {
     pub fn new(before: Arc<Place>, read: Read) -> Self {
+        tell_of_foreign(&read);
         let newest = read.records.iter().map(|record| record.append_time).max();
         let time = newest.unwrap_or_default().max(before.time);
         let events = read.events().count();
@@ -110,6 +111,18 @@ impl Batch {
     /// The bytes of its records in the log.
     pub fn record_bytes(&self) -> usize {
         self.records.iter().map(|record| record.value.len()).sum()
+    }
+}
+
+/// So that their operator finds them.
+fn tell_of_foreign(read: &Read) {
+    for (record, verdict) in read.records.iter().zip(&read.verdicts) {
+        if *verdict == Verdict::Foreign
+            && let Err(why) = history::event(&record.value)
+        {
+            let Record { partition, offset, .. } = record;
+            tracing::warn!(partition, offset, why, "a record in the log is no event");
+        }
     }
 }
 

@@ -129,10 +129,7 @@ impl Reader {
                     questions.push(Question { partition, offset, id: event.id, need });
                     verdicts.push(Verdict::Event(event.origin));
                 }
-                Err(why) => {
-                    tracing::warn!(partition, offset, why, "a record in the log is no event");
-                    verdicts.push(Verdict::Foreign);
-                }
+                Err(_) => verdicts.push(Verdict::Foreign),
             }
         }
         Unjudged { read, verdicts, questions }

@@ -100,7 +100,7 @@ async fn a_reach_back_is_as_far_as_a_duplicate_can_be() {
     log.push(0, event(999_999, 0));
     // One too far.
     log.push(0, event(1_000_001, 0));
-    for from in [0, 1, 7, REACH - 1, REACH, REACH + 1] {
+    for from in [1, REACH, REACH + 1] {
         let mut reader = open(&log, &[from]).await;
         let expected = if from <= REACH { vec![REACH] } else { Vec::new() };
         assert_eq!(duplicates(&log, &mut reader, MANY).await, expected, "from {from}");

@@ -1,6 +1,6 @@
 //! The running server: what starts after what, and what stops before what.
 //!
-//! Starting: bind → open the log → lanes → tail, catch-up, admin → ready.
+//! Starting: bind → open the log → lanes → tail, catch-up, players, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
 //! flight finish → the log is flushed → the feed's readers stop. At the deadline whatever is
