@@ -15,10 +15,11 @@
 //! # Memory
 //!
 //! [`READERS`] × [`WINDOW_BYTES`] (4 MiB), counted as the ring counts, or one page where that
-//! is larger; a page under way for each reader; and what the back end keeps for an open
-//! reader (in Kafka 4 MiB of what was fetched ahead, and as much again for each consumer that
-//! is still being closed: two for a reader, for a tenth of a second). A subscriber adds its
-//! question, and the page that it has been given and has not delivered yet, which is shared.
+//! is larger; a page under way for each reader, and the ids that it keeps (see `history`); and
+//! what the back end keeps for an open reader (in Kafka 4 MiB of what was fetched ahead, and as
+//! much again for each consumer that is still being closed: two for a reader, for a tenth of a
+//! second). A subscriber adds its question, and the page that it has been given and has not
+//! delivered yet, which is shared.
 
 #[cfg(test)]
 mod tests;

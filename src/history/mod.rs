@@ -13,7 +13,7 @@
 //! * **Exact wherever a reader starts.** What lies before its start and decides about a record
 //!   is read first. What retention has removed by then decides nothing.
 //! * **Bounded.** A reader keeps the ids of the newest few thousand records of each partition
-//!   ([`Reader`]), and up to [`REACH`] where records ask for that: 4 MiB a partition.
+//!   (0.3 MiB a partition), and up to [`REACH`] where records ask for that (5 MiB).
 //!
 //! # What it may not know
 //!

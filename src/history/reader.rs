@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::seen::{KEEP, Seen};
+use super::seen::{MORE, Seen};
 use super::{REACH, Read, Verdict, scan};
 use crate::event_log::{
     EventLog, LogId, LogReader, Offset, Partition, Position, ReadBatch, ReadError, ReadLimits,
@@ -12,10 +12,6 @@ use crate::event_log::{
 
 /// How much is read at once of what lies before a reader's start. Of it the ids are kept.
 const LOOK_BACK_LIMITS: ReadLimits = ReadLimits { records: 1000, bytes: 1 << 20 };
-
-/// How much further than it has to a reader looks back, so that the next record, which may need
-/// a little more, does not make it look back again.
-const LOOK_BACK_MORE: u64 = KEEP / 4;
 
 /// Reads the log from a position on, and says what each record is.
 ///
@@ -143,6 +139,7 @@ impl Reader {
             if need == offset || need >= self.seen[partition as usize].from() {
                 continue;
             }
+            let need = need.saturating_sub(MORE).max(offset.saturating_sub(REACH));
             match wanted.iter_mut().find(|(of, _)| *of == partition) {
                 Some((_, from)) => *from = need.min(*from),
                 None => wanted.push((partition, need)),
@@ -152,11 +149,10 @@ impl Reader {
     }
 
     /// Fetches the ids that lie before what is known. Where it fails, nothing has changed.
-    async fn look_back(&mut self, mut wanted: Wanted) -> Result<(), ReadError> {
+    async fn look_back(&mut self, wanted: Wanted) -> Result<(), ReadError> {
         // Of the other partitions there is nothing to read from there on, or little.
         let mut from = self.inner.position().clone();
-        for (partition, offset) in &mut wanted {
-            *offset = offset.saturating_sub(LOOK_BACK_MORE);
+        for (partition, offset) in &wanted {
             from.set(*partition, *offset);
         }
         let mut older = vec![Vec::new(); wanted.len()];

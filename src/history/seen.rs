@@ -13,6 +13,10 @@ use crate::event_log::Offset;
 /// forgotten.
 pub(super) const KEEP: u64 = if cfg!(test) { 4 } else { 4096 };
 
+/// How much more than asked for is looked back and kept, so that the next record, which may
+/// need a little more, does not make the reader look back again.
+pub(super) const MORE: u64 = KEEP / 4;
+
 /// What a reader has passed of a partition.
 pub(super) struct Seen {
     /// All events from here up to where the reader is are in `ids`.
@@ -42,7 +46,7 @@ impl Seen {
     pub fn widen(&mut self, need: Offset, offset: Offset) {
         let back = offset - need;
         if back > KEEP {
-            self.keep = self.keep.max(back);
+            self.keep = self.keep.max((back + MORE).min(REACH));
             self.widened_until = offset + REACH;
         }
     }
@@ -65,17 +69,18 @@ impl Seen {
                 false
             }
         };
-        self.ids.push_back((offset, id));
         self.forget(offset);
+        self.ids.push_back((offset, id));
         is_there
     }
 
+    /// Forgets what nobody behind `offset` needs.
     fn forget(&mut self, offset: Offset) {
         let narrows = self.keep > KEEP && offset > self.widened_until;
         if narrows {
             self.keep = KEEP;
         }
-        let from = offset.saturating_sub(self.keep);
+        let from = (offset + 1).saturating_sub(self.keep);
         while let Some((oldest, id)) = self.ids.pop_front_if(|(oldest, _)| *oldest < from) {
             if let Entry::Occupied(last) = self.last.entry(id)
                 && *last.get() == oldest
@@ -88,5 +93,39 @@ impl Seen {
             self.ids.shrink_to_fit();
             self.last.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_grows_only_while_records_ask_for_it() {
+        let mut seen = Seen::new(0);
+        let mut pass = |offset: u64, back: u64| {
+            seen.widen(offset - back, offset);
+            assert!(!seen.pass(offset, Uuid::from_u128(offset.into()), offset - back));
+            assert_eq!(seen.ids.len(), seen.last.len());
+            (seen.ids.len() as u64, seen.from())
+        };
+        for offset in 0..10 {
+            pass(offset, 0);
+        }
+        assert_eq!(pass(10, KEEP), (KEEP, 11 - KEEP));
+        for offset in 11..100 {
+            pass(offset, 50.min(offset - 6));
+        }
+        assert_eq!(pass(100, 0), (50 + MORE, 101 - 50 - MORE));
+        let last = 99 + REACH;
+        for offset in 101..last {
+            pass(offset, 0);
+        }
+        assert_eq!(pass(last, 0).0, 50 + MORE);
+        assert_eq!(pass(last + 1, 0).0, KEEP);
+        for offset in last + 2..last + 2 * REACH {
+            pass(offset, (offset - last).min(REACH));
+        }
+        assert_eq!(pass(last + 2 * REACH, REACH).0, REACH);
     }
 }
