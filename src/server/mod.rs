@@ -202,12 +202,12 @@ impl Server {
         tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
         let feed = self.feed.clone();
         tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
-        let projection =
-            Projection::new(Arc::clone(&self.log), self.feed.clone(), self.players.clone());
+        let stopping = watch::Sender::new(false);
+        let (log, feed, players) = (self.log.clone(), self.feed.clone(), self.players.clone());
+        let projection = Projection::new(log, feed, players, stopping.subscribe());
         let players_ready = projection.ready();
         tasks.spawn("players", Death::Fatal, projection.run());
 
-        let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
         tasks.spawn(
             "health",

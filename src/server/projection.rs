@@ -31,6 +31,7 @@ pub(super) struct Projection {
     players: Players,
     /// Set once the players are known up to the end that the log had at the start.
     ready: watch::Sender<bool>,
+    stopping: watch::Receiver<bool>,
 }
 
 /// The way to where the players are ready.
@@ -43,8 +44,13 @@ struct Way {
 }
 
 impl Projection {
-    pub fn new(log: Arc<dyn EventLog>, feed: Feed, players: Players) -> Self {
-        Self { log, feed, players, ready: watch::Sender::new(false) }
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        feed: Feed,
+        players: Players,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { log, feed, players, ready: watch::Sender::new(false), stopping }
     }
 
     /// Whether the players are known, and changes of that.
@@ -60,6 +66,10 @@ impl Projection {
         loop {
             let before = self.players.applied();
             let error = self.keep_up(&mut way).await;
+            if *self.stopping.borrow() {
+                // The log goes before this does; that it cannot be read then is no news.
+                return std::future::pending().await;
+            }
             if self.players.applied() != before {
                 pause = RETRY_PAUSES.0;
                 told = None;
@@ -212,7 +222,8 @@ mod tests {
             let options = feed::Options { ring_bytes: 1, ..feed::Options::default() };
             let feed = Feed::build(Arc::clone(&as_log), options, clock.clone(), &mut registry);
             let players = Players::build(players::Options::default(), clock, &mut registry);
-            let projection = Projection::new(as_log, feed.clone(), players.clone());
+            let stopping = watch::Sender::new(false).subscribe();
+            let projection = Projection::new(as_log, feed.clone(), players.clone(), stopping);
             let (ready, tasks) = (projection.ready(), Tasks::new());
             let this = Self { log, feed, players, ready, tasks };
             this.push(events);
