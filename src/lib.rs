@@ -12,6 +12,7 @@ pub mod domain;
 pub mod event_log;
 pub mod feed;
 pub mod grpc;
+pub mod history;
 pub mod players;
 pub mod proto;
 pub mod server;

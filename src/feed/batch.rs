@@ -7,24 +7,24 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::place::Place;
-use super::scan::{self, Origin};
 use super::written::{self, Written};
-use crate::domain;
-use crate::event_log::{ReadBatch, Record, Trimmed};
-use crate::proto;
+use crate::event_log::{Record, Trimmed};
+use crate::history::{Origin, Read, Verdict};
+use crate::{domain, history, proto};
 
 /// Records that follow on each other, from one place to the next.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub records: Vec<Record>,
+    /// What each record is, and where its origin is.
+    pub verdicts: Vec<Verdict>,
+    /// How many records are events, each counted once.
+    pub events: usize,
     pub trimmed: Vec<Trimmed>,
     /// Where the log was read from, and where to read on.
     pub before: Arc<Place>,
     pub after: Arc<Place>,
-    /// By record; made for the first who looks, as without subscribers there is nothing to
-    /// look for.
-    origins: OnceLock<Vec<Option<Origin>>>,
-    /// The same, for the first who has a filter.
+    /// By record; made for the first who has a filter.
     keys: OnceLock<Vec<Option<Keys>>>,
     /// Without origins, and with them.
     plain: OnceLock<Written>,
@@ -40,39 +40,46 @@ pub(super) struct Keys {
 }
 
 impl Batch {
-    pub fn new(before: Arc<Place>, read: ReadBatch) -> Self {
+    pub fn new(before: Arc<Place>, read: Read) -> Self {
+        tell_of_foreign(&read);
         let newest = read.records.iter().map(|record| record.append_time).max();
         let time = newest.unwrap_or_default().max(before.time);
+        let events = read.events().count();
         Self {
             after: Arc::new(Place::new(before.log, read.position, time)),
+            events,
             records: read.records,
+            verdicts: read.verdicts,
             trimmed: read.trimmed,
             before,
-            origins: OnceLock::new(),
             keys: OnceLock::new(),
             plain: OnceLock::new(),
             with_origins: OnceLock::new(),
         }
     }
 
-    /// Where the origin of each record's event is, in the order of the records; `None` where a
-    /// record is no event.
-    pub fn origins(&self) -> &[Option<Origin>] {
-        self.origins.get_or_init(|| self.records.iter().map(look_at).collect())
+    /// The origin of each record's event, in the order of the records; `None` where there is
+    /// nothing to deliver.
+    fn origins(&self) -> impl Iterator<Item = Option<&Origin>> + Clone {
+        self.verdicts.iter().map(|verdict| match verdict {
+            Verdict::Event(origin) => Some(origin),
+            Verdict::Duplicate | Verdict::Foreign => None,
+        })
     }
 
-    /// The keys of each record's event; `None` where a record is no event.
+    /// The keys of each record's event; `None` where there is nothing to deliver.
     pub fn keys(&self) -> &[Option<Keys>] {
         let keys = || {
-            let events = self.records.iter().zip(self.origins());
-            events.map(|(record, origin)| origin.as_ref().and_then(|_| keys(record))).collect()
+            let events = self.records.iter().zip(&self.verdicts);
+            let of = |(record, verdict): (_, &Verdict)| verdict.is_event().then(|| keys(record));
+            events.map(|event| of(event).flatten()).collect()
         };
         self.keys.get_or_init(keys)
     }
 
-    /// Whether it holds events and nothing else: no gap.
+    /// Whether it holds all that there was: no gap. Duplicates are nothing that is missing.
     pub fn is_whole(&self) -> bool {
-        self.trimmed.is_empty() && self.origins().iter().all(Option::is_some)
+        self.trimmed.is_empty() && !self.verdicts.contains(&Verdict::Foreign)
     }
 
     /// The whole batch as one message, for whoever stands before it and wants all of it.
@@ -97,7 +104,7 @@ impl Batch {
     /// them. Messages with origins come on top of that.
     pub fn bytes(&self) -> usize {
         2 * self.record_bytes()
-            + self.records.len() * (size_of::<Record>() + size_of::<Option<Origin>>())
+            + self.records.len() * (size_of::<Record>() + size_of::<Verdict>())
             + size_of::<Self>()
     }
 
@@ -107,17 +114,19 @@ impl Batch {
     }
 }
 
-fn look_at(record: &Record) -> Option<Origin> {
-    let found = scan::event(&record.value);
-    if let Err(why) = &found {
-        let Record { partition, offset, .. } = record;
-        tracing::warn!(partition, offset, why, "a record in the log is no event");
+/// So that their operator finds them.
+fn tell_of_foreign(read: &Read) {
+    for (record, verdict) in read.records.iter().zip(&read.verdicts) {
+        if *verdict == Verdict::Foreign
+            && let Err(why) = history::event(&record.value)
+        {
+            let Record { partition, offset, .. } = record;
+            tracing::warn!(partition, offset, why, "a record in the log is no event");
+        }
     }
-    found.ok()
 }
 
 fn keys(record: &Record) -> Option<Keys> {
-    // It is an event.
     let event = proto::GameEvent::decode(record.value.clone()).ok()?;
     let guild_id = domain::event_guild(&event).map(Box::from);
     Some(Keys { event_type: event.event_type.into(), player_id: event.player_id.into(), guild_id })

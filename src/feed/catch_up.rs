@@ -15,10 +15,11 @@
 //! # Memory
 //!
 //! [`READERS`] × [`WINDOW_BYTES`] (4 MiB), counted as the ring counts, or one page where that
-//! is larger; a page under way for each reader; and what the back end keeps for an open
-//! reader (in Kafka 4 MiB of what was fetched ahead, and as much again for each consumer that
-//! is still being closed: two for a reader, for a tenth of a second). A subscriber adds its
-//! question, and the page that it has been given and has not delivered yet, which is shared.
+//! is larger; a page under way for each reader, and the ids that it keeps (see `history`); and
+//! what the back end keeps for an open reader (in Kafka 4 MiB of what was fetched ahead, and as
+//! much again for each consumer that is still being closed: two for a reader, for a tenth of a
+//! second). A subscriber adds its question, and the page that it has been given and has not
+//! delivered yet, which is shared.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,8 @@ use super::batch::Batch;
 use super::hub::{Hub, Join, Signal};
 use super::place::Place;
 use super::reader::READ_LIMITS;
-use crate::event_log::{EventLog, LogReader, Position, ReadError};
+use crate::event_log::{EventLog, Position, ReadError};
+use crate::history::Reader;
 
 /// How many readers there are. With Kafka each is a consumer: a few threads and a connection
 /// to each broker.
@@ -118,7 +120,7 @@ impl CatchUp {
     }
 
     /// Reads for those who ask, for as long as it is polled.
-    pub async fn run(&self, log: &dyn EventLog, hub: &Hub) {
+    pub async fn run(&self, log: &Arc<dyn EventLog>, hub: &Hub) {
         let signal = hub.add_lane();
         let mut readers: FuturesUnordered<_> =
             (0..READERS).map(|number| self.read(number, log)).collect();
@@ -153,7 +155,7 @@ impl CatchUp {
     }
 
     /// One reader.
-    async fn read(&self, number: usize, log: &dyn EventLog) {
+    async fn read(&self, number: usize, log: &Arc<dyn EventLog>) {
         let wake = &self.wake[number];
         let mut reader = None;
         loop {
@@ -195,20 +197,20 @@ impl CatchUp {
     }
 }
 
-/// A reader of the log, and the move that brought it where it is.
-type Placed = Option<(Box<dyn LogReader>, u64)>;
+/// A reader, and the move that brought it where it is.
+type Placed = Option<(Reader, u64)>;
 
 /// The next page of a goal. Dropping the future loses nothing.
 async fn next_page(
     placed: &mut Placed,
-    log: &dyn EventLog,
+    log: &Arc<dyn EventLog>,
     goal: &Goal,
 ) -> Result<Batch, ReadError> {
     let (reader, at) = match placed {
         Some(placed) => placed,
         None => {
             let Place { log: id, position, .. } = &*goal.place;
-            let opened = log.open_reader(*id, position.clone()).await?;
+            let opened = Reader::open(Arc::clone(log), *id, position.clone()).await?;
             placed.insert((opened, goal.number))
         }
     };

@@ -216,7 +216,7 @@ mod tests {
             trimmed: Vec::new(),
             position: after.to_vec().into(),
         };
-        Batch::new(place(LOG, before), read)
+        Batch::new(place(LOG, before), read.into())
     }
 
     fn join(hub: &Hub, position: &[u64]) -> Option<u64> {

@@ -105,7 +105,7 @@ impl Newest {
     fn message(&mut self, with_origins: bool) -> Option<Bytes> {
         let Self { batch, messages } = self;
         let copy = &mut messages[usize::from(with_origins)];
-        if copy.is_none() && batch.is_whole() && !batch.records.is_empty() {
+        if copy.is_none() && batch.is_whole() && batch.events > 0 {
             *copy = Some(Bytes::copy_from_slice(batch.message(with_origins)));
         }
         copy.clone()
@@ -436,7 +436,7 @@ impl Seat {
         let message = newest.message(with_origins)?;
         slot.standing = Standing::WithLane;
         slot.left_at = None;
-        state.delivered += newest.batch.records.len() as u64;
+        state.delivered += newest.batch.events as u64;
         Some((message, state.handed_out?))
     }
 

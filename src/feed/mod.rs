@@ -24,6 +24,7 @@ mod batch;
 mod catch_up;
 mod cursor;
 mod filter;
+mod follow;
 mod hub;
 mod invariants;
 mod lane;
@@ -32,7 +33,6 @@ mod model_tests;
 mod place;
 mod poll;
 mod reader;
-mod scan;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -56,12 +56,13 @@ use crate::proto;
 
 pub use cursor::{Cursor, CursorMalformed};
 pub use filter::MAX_FILTER_VALUES;
+pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
 
 use catch_up::CatchUp;
 use filter::Filter;
-use hub::Hub;
+use hub::{Hub, Signal};
 use lane::Dispatcher;
 use place::Place;
 use reader::Skipped;
@@ -142,6 +143,7 @@ struct Metrics {
     subscribers: Gauge,
     delivered: Counter,
     undecodable: Counter,
+    duplicates: Counter,
     fell_behind: Counter,
     catch_up: catch_up::Gauges,
 }
@@ -155,6 +157,11 @@ impl Metrics {
             "undecodable_records",
             "Times that a stream came upon a record that is no event",
             self.undecodable.clone(),
+        );
+        r.register(
+            "duplicate_records",
+            "Records that the tail came upon whose event was in the log before",
+            self.duplicates.clone(),
         );
         r.register(
             "fell_behind",
@@ -184,6 +191,8 @@ struct Shared {
     log: Arc<dyn EventLog>,
     hub: Arc<Hub>,
     catch_up: CatchUp,
+    /// For who follows the tail.
+    follower: Arc<Signal>,
     options: Options,
     clock: Clock,
     metrics: Metrics,
@@ -203,8 +212,10 @@ impl Feed {
     ) -> Self {
         let metrics = Metrics::default();
         metrics.register(registry);
+        let hub = Arc::new(Hub::new(options.ring_bytes));
         let shared = Shared {
-            hub: Arc::new(Hub::new(options.ring_bytes)),
+            follower: hub.add_lane(),
+            hub,
             catch_up: CatchUp::new(metrics.catch_up.clone()),
             log,
             options,
@@ -225,7 +236,7 @@ impl Feed {
     /// Reads the log for subscribers that are behind the ring, for as long as it is polled.
     pub async fn run_catch_up(&self) {
         let Shared { catch_up, log, hub, .. } = &*self.shared;
-        catch_up.run(&**log, hub).await;
+        catch_up.run(log, hub).await;
     }
 
     /// Whether the tail is reading the log, and changes of that.

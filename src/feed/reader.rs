@@ -34,6 +34,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::event_log::{LogId, Position, ReadError, ReadLimits, Record, Trimmed};
+use crate::history::Verdict;
 use crate::proto::{self, stream_events_response::Response};
 
 /// The most events in one message.
@@ -429,15 +430,15 @@ impl Reader {
 
     /// Whether it stands where a batch begins and goes on to where it ends.
     fn stands_before(&self, batch: &Batch) -> bool {
-        let records = batch.records.len() as u64;
-        self.max_events.is_none_or(|max| self.delivered + records <= max)
+        let events = batch.events as u64;
+        self.max_events.is_none_or(|max| self.delivered + events <= max)
             && self.place.is_same(&batch.before)
     }
 
     /// Delivers a batch as it is, which costs the same for any number of events.
     fn deliver_whole(&mut self, batch: &Batch) {
         self.place = self.place.onward(&batch.after);
-        let events = batch.records.len() as u64;
+        let events = batch.events as u64;
         if events > 0 {
             self.delivered += events;
             self.feed.shared.metrics.delivered.inc_by(events);
@@ -478,7 +479,7 @@ impl Reader {
                 self.skip(&mut way, proto::GapReason::Retention, *trimmed);
             }
         }
-        for (index, (record, event)) in batch.records.iter().zip(batch.origins()).enumerate() {
+        for (index, (record, verdict)) in batch.records.iter().zip(&batch.verdicts).enumerate() {
             if self.has_enough() {
                 self.place = way.place();
                 return;
@@ -486,14 +487,14 @@ impl Reader {
             if record.offset < way.position.get(record.partition) {
                 continue;
             }
-            match event {
-                Some(_) => {
+            match verdict {
+                Verdict::Event(_) | Verdict::Duplicate => {
                     if self.wants(batch, index) {
                         self.pick(batch, index, picked);
                     }
                     way.pass(record);
                 }
-                None => {
+                Verdict::Foreign => {
                     self.flush_at(&way, picked);
                     way.pass(record);
                     self.feed.shared.metrics.undecodable.inc();
@@ -515,11 +516,12 @@ impl Reader {
         debug_assert!(invariants::never_back(before, &self.place.position));
     }
 
-    /// Whether it wants the event of a record.
+    /// Whether it wants the event of a record, if there is one.
     fn wants(&self, batch: &Batch, index: usize) -> bool {
-        self.filter.as_ref().is_none_or(|filter| {
-            batch.keys()[index].as_ref().is_some_and(|event| filter.matches(event))
-        })
+        match &self.filter {
+            None => batch.verdicts[index].is_event(),
+            Some(filter) => batch.keys()[index].as_ref().is_some_and(|event| filter.matches(event)),
+        }
     }
 
     fn pick(&mut self, batch: &Batch, index: usize, picked: &mut Picked) {

@@ -9,6 +9,7 @@ use super::place::Place;
 use super::reader::READ_LIMITS;
 use crate::clock::Timestamp;
 use crate::event_log::{Position, ReadError};
+use crate::history::{Reader, Verdict};
 
 /// How many records before the end of the log the tail begins, in each partition, so
 /// that subscribers who come back after a restart find their place in the ring.
@@ -89,7 +90,8 @@ async fn read(
     let from = resume
         .clone()
         .unwrap_or_else(|| Arc::new(Place::new(bounds.log, near_the_end(), Timestamp::default())));
-    let mut reader = match shared.log.open_tail(bounds.log, from.position.clone()).await {
+    let log = Arc::clone(&shared.log);
+    let mut reader = match Reader::open_tail(log, bounds.log, from.position.clone()).await {
         Err(error) => return error,
         Ok(reader) => reader,
     };
@@ -106,6 +108,9 @@ async fn read(
             Err(error) => return error,
             Ok(read) => {
                 *pause = RETRY_PAUSES.0;
+                let is_duplicate = |verdict: &&Verdict| **verdict == Verdict::Duplicate;
+                let duplicates = read.verdicts.iter().filter(is_duplicate).count();
+                shared.metrics.duplicates.inc_by(duplicates as u64);
                 let batch = Batch::new(before, read);
                 before = Arc::clone(&batch.after);
                 *resume = Some(Arc::clone(&before));

@@ -1,5 +1,6 @@
 //! The reader's promises where only a log that does as it is told can show them.
 
+mod duplicates;
 mod live;
 
 use std::sync::Arc;
@@ -56,6 +57,8 @@ impl Fixture {
     fn push(&self, partition: u32, player: &str) {
         let event = proto::GameEvent {
             event_id: "an id".into(),
+            // No duplicate of any other.
+            checked_through_offset: i64::MAX,
             event_type: "guild_joined".into(),
             player_id: player.into(),
             ..Default::default()

@@ -14,9 +14,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, key_len};
 use prost::{Message as _, encode_length_delimiter, length_delimiter_len};
 
-use super::scan::Origin;
 use super::{proto_offset, proto_partition};
 use crate::event_log::Record;
+use crate::history::Origin;
 use crate::proto::{self, stream_events_response::Response};
 
 /// Before each message: a flag (not compressed) and the length (4 bytes, big endian).
@@ -54,15 +54,14 @@ impl Written {
     }
 }
 
-/// Writes a batch; the records that are no events have no entry in it.
+/// Writes a batch; the records without an origin have no entry in it.
 pub(super) fn batch<'a>(
     cursor: &str,
-    records: impl Iterator<Item = (&'a Record, &'a Option<Origin>)> + Clone,
+    records: impl Iterator<Item = (&'a Record, Option<&'a Origin>)> + Clone,
     with_origins: bool,
 ) -> Written {
-    let entries = records.map(|(record, origin)| {
-        origin.as_ref().map(|origin| Entry::new(record, origin, with_origins))
-    });
+    let entries = records
+        .map(|(record, origin)| origin.map(|origin| Entry::new(record, origin, with_origins)));
     let bytes = entries.clone().flatten().map(|entry| field_len(BATCH_EVENTS, entry.len)).sum();
     let mut message = begin(cursor, bytes);
     let begin = message.len();
@@ -192,9 +191,9 @@ impl<'a> Entry<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan;
     use super::*;
     use crate::clock::Timestamp;
+    use crate::history;
     use crate::proto::game_event::Payload;
 
     fn event(origin: bool) -> proto::GameEvent {
@@ -212,6 +211,10 @@ mod tests {
     fn record(partition: u32, offset: u64, value: Vec<u8>) -> Record {
         let append_time = Timestamp::from_millis(1_700_000_000_123);
         Record { partition, offset, append_time, key: None, value: value.into() }
+    }
+
+    fn origin(record: &Record) -> Option<Origin> {
+        history::event(&record.value).ok().map(|event| event.origin)
     }
 
     fn delivered(record: &Record, event: proto::GameEvent) -> proto::DeliveredEvent {
@@ -239,8 +242,8 @@ mod tests {
             record(3, 7, event(false).encode_to_vec()),
             record(1, 1 << 40, event(true).encode_to_vec()),
         ];
-        let found = records.each_ref().map(|record| scan::event(&record.value).ok());
-        let all = || records.iter().zip(&found);
+        let found = records.each_ref().map(origin);
+        let all = || records.iter().zip(found.iter().map(Option::as_ref));
         let origins = [true, false, true];
         let with = |shown: bool| {
             let events = records.iter().zip(origins);
@@ -260,8 +263,8 @@ mod tests {
     #[test]
     fn what_is_no_event_has_no_entry() {
         let records = [record(0, 0, vec![0xff]), record(0, 1, event(false).encode_to_vec())];
-        let found = records.each_ref().map(|record| scan::event(&record.value).ok());
-        let written = batch("c", records.iter().zip(&found), false);
+        let found = records.each_ref().map(origin);
+        let written = batch("c", records.iter().zip(found.iter().map(Option::as_ref)), false);
         assert!(written.entries(0..1).is_empty());
         let expected = response("c", vec![delivered(&records[1], event(false))]);
         assert_eq!(chosen("c", written.entries(0..2)), expected);

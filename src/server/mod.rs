@@ -1,6 +1,6 @@
 //! The running server: what starts after what, and what stops before what.
 //!
-//! Starting: bind → open the log → lanes → tail, catch-up, admin → ready.
+//! Starting: bind → open the log → lanes → tail, catch-up, players, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
 //! flight finish → the log is flushed → the feed's readers stop. At the deadline whatever is
@@ -15,6 +15,7 @@ mod catalog;
 mod front;
 mod http2;
 mod lane;
+mod projection;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,11 +42,13 @@ use crate::event_log::local::{self, LocalLog};
 use crate::event_log::{EventLog, Health as LogHealth};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
+use crate::players::{self, Players};
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
 pub use catalog::CatalogReload;
 use lane::{Arrival, Lane};
+use projection::Projection;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -95,6 +98,7 @@ pub struct Server {
     admin: Option<TcpListener>,
     log: Arc<dyn EventLog>,
     feed: Feed,
+    players: Players,
     health: Health,
     lanes: Vec<Lane>,
     catalog: Arc<ArcSwap<Catalog>>,
@@ -149,6 +153,8 @@ impl Server {
         let catalog = Arc::new(ArcSwap::from_pointee(config.catalog));
         let catalog_metrics = catalog::Metrics::default();
         catalog_metrics.register(&catalog, &mut registry);
+        let players =
+            Players::build(players::Options::default(), config.clock.clone(), &mut registry);
         let commands = CommandsBuilder::build(
             config.commands,
             Arc::clone(&catalog),
@@ -181,6 +187,7 @@ impl Server {
             admin,
             log,
             feed,
+            players,
             health,
             lanes,
             catalog,
@@ -223,6 +230,11 @@ impl Server {
         }
 
         let stopping = watch::Sender::new(false);
+        let (log, feed, players) = (self.log.clone(), self.feed.clone(), self.players.clone());
+        let projection = Projection::new(log, feed, players, stopping.subscribe());
+        let players_ready = projection.ready();
+        tasks.spawn("players", Death::Fatal, projection.run());
+
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
         tasks.spawn(
             "health",
@@ -230,6 +242,7 @@ impl Server {
             watch_health(
                 self.log.health(),
                 self.feed.live(),
+                players_ready,
                 stopping.subscribe(),
                 self.health.clone(),
                 serving_tx,
@@ -349,10 +362,12 @@ impl Drop for Place {
     }
 }
 
-/// Keeps the health service and readiness in step with the log and the feed.
+/// Keeps the health service and readiness in step with the log, the feed and the players: a
+/// request that was carried out before is recognised only once they are known.
 async fn watch_health(
     mut log: watch::Receiver<LogHealth>,
     mut live: watch::Receiver<bool>,
+    mut players: watch::Receiver<bool>,
     mut stopping: watch::Receiver<bool>,
     health: Health,
     serving: watch::Sender<Serving>,
@@ -374,7 +389,8 @@ async fn watch_health(
                 false
             }
         };
-        let now = Serving { writes: writes && !stops, feed: *live.borrow_and_update() && !stops };
+        let takes_writes = writes && *players.borrow_and_update() && !stops;
+        let now = Serving { writes: takes_writes, feed: *live.borrow_and_update() && !stops };
         writable.set(writes.into());
         if now != *serving.borrow() {
             tracing::info!(writes = now.writes, feed = now.feed, "serving");
@@ -388,6 +404,7 @@ async fn watch_health(
         let changed = tokio::select! {
             changed = log.changed() => changed,
             changed = live.changed() => changed,
+            changed = players.changed() => changed,
             changed = stopping.changed() => changed,
         };
         if changed.is_err() {

@@ -8,13 +8,14 @@ pub const FLOORS: &[(u8, &[&str])] = &[
     (5, &["config", "server"]),
     (4, &["grpc", "http", "export"]),
     (3, &["commands"]),
-    (2, &["feed", "players"]),
+    (2, &["feed", "history", "players"]),
     (1, &["domain", "event_log", "client"]),
     (0, &["proto", "error", "clock", "tasks", "telemetry"]),
 ];
 
 /// Arrows between rooms of one floor: the first may use the second.
-const BESIDE: &[(&str, &str)] = &[("main", "cli"), ("server", "config")];
+const BESIDE: &[(&str, &str)] =
+    &[("main", "cli"), ("server", "config"), ("feed", "history"), ("players", "history")];
 
 /// Crates that stay in the places named here; a name that ends in `*` stands for
 /// all crates that begin with it.

@@ -12,7 +12,7 @@ use tokio::time::{advance, sleep};
 use super::*;
 use crate::clock::Timestamp;
 use crate::event_log::memory::MemoryLog;
-use crate::event_log::{Ack, Bounds, Health, LogId, NewRecord, ReadBatch, ReadLimits};
+use crate::event_log::{Ack, Bounds, Health, LogId, LogReader, NewRecord, ReadBatch, ReadLimits};
 use crate::feed::invariants;
 use crate::tasks::{Death, Tasks};
 
@@ -156,7 +156,8 @@ impl Fixture {
         let pool = Arc::new(CatchUp::new(gauges.clone()));
         let hub = Arc::new(Hub::new(1));
         let tasks = Tasks::new();
-        let running = (Arc::clone(&pool), log.clone(), Arc::clone(&hub));
+        let as_log = Arc::new(log.clone()) as Arc<dyn EventLog>;
+        let running = (Arc::clone(&pool), as_log, Arc::clone(&hub));
         tasks.spawn("catch-up", Death::Fatal, async move {
             let (pool, log, hub) = running;
             pool.run(&log, &hub).await;

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::event_log::memory::MemoryLog;
 use crate::event_log::{Appended, LogId, Offset, Partition, Position};
 use crate::feed::{Cursor, invariants};
+use crate::history;
 use crate::proto::stream_events_response::Response;
 use crate::proto::{self, game_event::Payload};
 
@@ -33,6 +34,7 @@ pub(super) struct Event {
     event_type: &'static str,
     player: &'static str,
     guild: Option<&'static str>,
+    checked_through: Offset,
 }
 
 /// A partition, from offset 0 on, also what was trimmed.
@@ -45,6 +47,22 @@ pub(super) struct Part {
 impl Part {
     pub fn end(&self) -> Offset {
         self.records.len() as u64
+    }
+
+    /// Whether readers have to leave the event at an offset out; unknown, when only what was
+    /// removed since says so: who had read that knows, and nobody else.
+    fn is_duplicate(&self, offset: Offset) -> Option<bool> {
+        let Kept::Event(event) = &self.records[offset as usize] else { return Some(false) };
+        let is_same = |at: &Offset| {
+            let record = &self.records[*at as usize];
+            matches!(record, Kept::Event(earlier) if earlier.id == event.id)
+        };
+        let reach = event.checked_through.max(offset.saturating_sub(history::REACH));
+        // The last of them is removed last.
+        match (reach..offset).rfind(is_same) {
+            None => Some(false),
+            Some(at) => (at >= self.start).then_some(true),
+        }
     }
 }
 
@@ -156,39 +174,61 @@ impl World {
     fn append(&mut self, partition: usize, content: Content) {
         let epoch = self.epoch();
         let records = &mut self.epochs[epoch].parts[partition].records;
+        let offset = records.len() as u64;
         let (kept, bytes) = match content {
             Content::Garbage => (Kept::Garbage, b"\xff\xff".to_vec()),
             Content::Event { player, kind, large } => {
-                // Unlike every other, so that one cannot be taken for another.
-                let id = format!("{epoch}/{partition}/{}", records.len());
-                let player = PLAYERS[player as usize % PLAYERS.len()];
                 let event_type = TYPES[kind as usize % TYPES.len()];
-                let guild = (event_type == "guild_joined")
-                    .then_some(GUILDS[kind as usize / TYPES.len() % GUILDS.len()]);
-                let payload = match guild {
-                    Some(guild) => {
-                        Payload::GuildJoined(proto::GuildJoined { guild_id: guild.into() })
-                    }
-                    None => Payload::SessionStarted(proto::SessionStarted {
-                        // Two of these do not fit into one read.
-                        session_id: "x".repeat(if large { 40_000 } else { 8 }),
-                    }),
+                let event = Event {
+                    // Unlike every other, so that one cannot be taken for another.
+                    id: format!("{epoch}/{partition}/{offset}"),
+                    event_type,
+                    player: PLAYERS[player as usize % PLAYERS.len()],
+                    guild: (event_type == "guild_joined")
+                        .then_some(GUILDS[kind as usize / TYPES.len() % GUILDS.len()]),
+                    checked_through: offset.saturating_sub(2 * u64::from(kind)),
                 };
-                let bytes = proto::GameEvent {
-                    event_id: id.clone(),
-                    event_type: event_type.into(),
-                    player_id: player.into(),
-                    payload: Some(payload),
-                    ..Default::default()
-                }
-                .encode_to_vec();
-                (Kept::Event(Event { id, event_type, player, guild }), bytes)
+                let bytes = event.bytes(large);
+                (Kept::Event(event), bytes)
+            }
+            Content::Again { back, unchecked } => {
+                let earlier = offset.checked_sub(back.into());
+                let Some(Kept::Event(event)) = earlier.map(|at| &records[at as usize]) else {
+                    // There is none.
+                    let content = Content::Event { player: back, kind: unchecked, large: false };
+                    return self.append(partition, content);
+                };
+                let checked_through = offset.saturating_sub(unchecked.into());
+                let event = Event { checked_through, ..event.clone() };
+                let bytes = event.bytes(false);
+                (Kept::Event(event), bytes)
             }
         };
         records.push(kept);
         let appended = self.log.push(partition as u32, bytes);
         assert_eq!(appended.offset + 1, self.now().parts[partition].end());
         self.receipt = Some(appended);
+    }
+}
+
+impl Event {
+    fn bytes(&self, large: bool) -> Vec<u8> {
+        let payload = match self.guild {
+            Some(guild) => Payload::GuildJoined(proto::GuildJoined { guild_id: guild.into() }),
+            None => Payload::SessionStarted(proto::SessionStarted {
+                // Two of these do not fit into one read.
+                session_id: "x".repeat(if large { 40_000 } else { 8 }),
+            }),
+        };
+        proto::GameEvent {
+            event_id: self.id.clone(),
+            event_type: self.event_type.into(),
+            player_id: self.player.into(),
+            checked_through_offset: self.checked_through as i64,
+            payload: Some(payload),
+            ..Default::default()
+        }
+        .encode_to_vec()
     }
 }
 
@@ -316,8 +356,8 @@ pub(super) fn start(
 }
 
 /// Asserts that a message accounts for the move of the cursor from `from` to `to`: in each
-/// partition every matching event in between is there, once and in order, and what else is
-/// missing is in the gap.
+/// partition every matching event in between is there, once and in order, but for those that
+/// are duplicates, and what else is missing is in the gap.
 pub(super) fn account(
     epoch: &Epoch,
     wants: Wants,
@@ -330,7 +370,7 @@ pub(super) fn account(
     let mut accounted = 0;
     for (partition, part) in epoch.partitions() {
         let is_here = |number: i32| number == partition as i32;
-        let mut events = events.iter().filter(|event| is_here(event.partition));
+        let mut events = events.iter().filter(|event| is_here(event.partition)).peekable();
         let gap = gap.filter(|gap| is_here(gap.partition));
         let (mut place, to) = (from.clone(), to.get(partition));
         assert!(to <= part.end(), "past the end");
@@ -343,6 +383,15 @@ pub(super) fn account(
             match &part.records[offset as usize] {
                 Kept::Garbage => panic!("passed over {partition}/{offset}, which is no event"),
                 Kept::Event(event) if wants.matches(event) => {
+                    let is_told = events.peek().is_some_and(|told| told.offset as u64 == offset);
+                    match part.is_duplicate(offset) {
+                        Some(true) => {
+                            assert!(!is_told, "{event:?} was told before");
+                            continue;
+                        }
+                        None if !is_told => continue,
+                        None | Some(false) => {}
+                    }
                     let told = events.next().unwrap_or_else(|| panic!("lost {event:?}"));
                     assert_eq!(told.offset as u64, offset, "not the next one");
                     assert_eq!(told.append_time, Some(time_of(offset).into()));

@@ -8,7 +8,17 @@ use crate::proto;
 /// What is in a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
-    Event { player: u8, kind: u8, large: bool },
+    Event {
+        player: u8,
+        kind: u8,
+        large: bool,
+    },
+    /// The event so many records before, once more, by a writer who had looked up to so many
+    /// records before its place.
+    Again {
+        back: u8,
+        unchecked: u8,
+    },
     Garbage,
 }
 
@@ -83,6 +93,7 @@ fn content() -> impl Strategy<Value = Content> {
         1 => Just(Content::Garbage),
         12 => (0..3u8, 0..6u8, prop::bool::weighted(0.06))
             .prop_map(|(player, kind, large)| Content::Event { player, kind, large }),
+        5 => (1..12u8, 0..14u8).prop_map(|(back, unchecked)| Content::Again { back, unchecked }),
     ]
 }
 

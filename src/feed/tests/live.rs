@@ -40,7 +40,7 @@ impl Ring {
     fn publish(&mut self, records: Vec<Record>) {
         let position = vec![records.last().unwrap().offset + 1].into();
         let read = ReadBatch { records, trimmed: Vec::new(), position };
-        let batch = Batch::new(Arc::clone(&self.end), read);
+        let batch = Batch::new(Arc::clone(&self.end), read.into());
         self.end = Arc::clone(&batch.after);
         self.fixture.feed.shared.hub.publish(batch);
     }
@@ -64,6 +64,8 @@ impl Ring {
 fn event(player: &str) -> proto::GameEvent {
     proto::GameEvent {
         event_id: "an id".into(),
+        // No duplicate of any other.
+        checked_through_offset: i64::MAX,
         event_type: "session_started".into(),
         player_id: player.into(),
         ..Default::default()
@@ -296,7 +298,7 @@ async fn what_is_known_of_the_time_is_not_forgotten_at_a_place_of_others() {
         fixture.push(1, if is_passed_over { "bob" } else { "alice" });
         let mut log = fixture.log.open_reader(fixture.log.id(), place_of(hub)).await.unwrap();
         let read = log.next(reader::READ_LIMITS).await.unwrap();
-        hub.publish(Batch::new(hub.end().unwrap(), read));
+        hub.publish(Batch::new(hub.end().unwrap(), read.into()));
         let (cursor, _) = next(&mut reader).await;
         assert_eq!(time(&cursor), Timestamp::from_millis(7), "at {cursor}");
     }

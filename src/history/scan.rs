@@ -1,4 +1,5 @@
-//! Whether bytes are an event, and where its origin is, in one pass that copies nothing.
+//! Whether bytes are an event, which one, and where its origin is, in one pass that copies
+//! nothing.
 //!
 //! It says of any bytes what decoding them into the generated types would say, within a message
 //! of the feed: what it lets pass, every client of this schema can read. The tests hold the two
@@ -11,6 +12,7 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use uuid::Uuid;
 
 use crate::proto;
 
@@ -18,15 +20,30 @@ use crate::proto;
 const EVENT: &str = ".game.v1.GameEvent";
 const EVENT_ID: u32 = 1;
 const EVENT_TYPE: u32 = 2;
+const EVENT_CHECKED_THROUGH_OFFSET: u32 = 5;
 const EVENT_ORIGIN: u32 = 6;
+
+/// How many characters a UUID has as Herald writes it.
+const UUID_CHARS: usize = 36;
 
 /// How many groups that this build does not know may lie within each other. Clients read 100
 /// levels, those around the event and above the group included; nobody needs more than a few.
 const MAX_GROUPS: usize = 16;
 
+/// What is found in the bytes of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its id; of a text that is no UUID, one that stands for it.
+    pub id: Uuid,
+    /// How far its writer had looked for the same id.
+    pub checked_through: u64,
+    /// Where its origin is.
+    pub origin: Origin,
+}
+
 /// Where the origin of an event is, its key included; nowhere, when empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Origin {
+pub struct Origin {
     first: Range<usize>,
     /// Nobody writes more than one, but they may come, and mean one.
     more: Vec<Range<usize>>,
@@ -39,6 +56,11 @@ impl Origin {
         } else {
             self.more.push(range);
         }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many bytes it takes.
@@ -55,32 +77,41 @@ impl Origin {
     }
 }
 
-/// Looks at bytes, and finds the origin of the event that they are.
+/// Looks at bytes, and finds what matters of the event that they are.
 ///
 /// # Errors
 ///
 /// In words for an operator, why they are no event.
-pub(super) fn event(bytes: &[u8]) -> Result<Origin, String> {
+pub fn event(bytes: &[u8]) -> Result<Event, String> {
     let shapes = shapes();
     let mut origin = Origin::default();
-    let (mut id_bytes, mut type_bytes) = (0, 0);
+    let (mut id, mut type_bytes, mut checked_through) = (&[][..], 0, 0);
     let mut rest = bytes;
     while !rest.is_empty() {
         let begin = bytes.len() - rest.len();
-        let (number, length) = shapes.field(0, &mut rest).map_err(|error| error.to_string())?;
-        match number {
-            EVENT_ID => id_bytes = length,
-            EVENT_TYPE => type_bytes = length,
-            EVENT_ORIGIN => origin.add(begin..bytes.len() - rest.len()),
+        let (number, value) = shapes.field(0, &mut rest).map_err(|error| error.to_string())?;
+        match (number, value) {
+            (EVENT_ID, Value::Bytes(bytes)) => id = bytes,
+            (EVENT_TYPE, Value::Bytes(bytes)) => type_bytes = bytes.len(),
+            (EVENT_CHECKED_THROUGH_OFFSET, Value::Number(number)) => checked_through = number,
+            (EVENT_ORIGIN, _) => origin.add(begin..bytes.len() - rest.len()),
             _ => {}
         }
     }
     // What others have written may be a message, down to nothing at all. A payload that this
     // build does not know is still an event.
-    if id_bytes == 0 || type_bytes == 0 {
+    if id.is_empty() || type_bytes == 0 {
         return Err("it has no id or no type".to_owned());
     }
-    Ok(origin)
+    // Of a negative offset, written as a very large number, nobody knows what is meant.
+    let checked_through = i64::try_from(checked_through).map_or(0, i64::unsigned_abs);
+    Ok(Event { id: key(id), checked_through, origin })
+}
+
+/// What an id is told apart by.
+fn key(id: &[u8]) -> Uuid {
+    let written = (id.len() == UUID_CHARS).then(|| Uuid::try_parse_ascii(id).ok()).flatten();
+    written.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), id))
 }
 
 /// What the value of a field may be.
@@ -93,6 +124,13 @@ enum Kind {
     Bytes,
     /// The message of this number.
     Message(usize),
+}
+
+/// The value of a field, as far as somebody asks for it.
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    Other,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,20 +189,21 @@ impl Shapes {
         Field { kind, is_packable: is_number && field.label() == Label::Repeated }
     }
 
-    /// Moves over a field of a message. Returns its number, and how long its value is, if that
-    /// can be of any length.
-    fn field(&self, message: usize, bytes: &mut &[u8]) -> Result<(u32, usize), Malformed> {
-        let mut value_bytes = 0;
+    /// Moves over a field of a message. Returns its number and its value.
+    fn field<'a>(
+        &self,
+        message: usize,
+        bytes: &mut &'a [u8],
+    ) -> Result<(u32, Value<'a>), Malformed> {
+        let mut found = Value::Other;
         let (number, wire_type) = decode_key(bytes)?;
         let known = self.0[message].get(number as usize).copied().flatten();
         let Some(Field { kind, is_packable }) = known else {
             skip(wire_type, number, bytes, MAX_GROUPS)?;
-            return Ok((number, 0));
+            return Ok((number, found));
         };
         match (kind, wire_type) {
-            (Kind::Varint, WireType::Varint) => {
-                decode_varint(bytes)?;
-            }
+            (Kind::Varint, WireType::Varint) => found = Value::Number(decode_varint(bytes)?),
             (Kind::Fixed64, WireType::SixtyFourBit) => {
                 take(8, bytes)?;
             }
@@ -174,7 +213,7 @@ impl Shapes {
             (_, WireType::LengthDelimited) => {
                 let length = decode_varint(bytes)?;
                 let mut value = take(length, bytes)?;
-                value_bytes = value.len();
+                found = Value::Bytes(value);
                 match kind {
                     Kind::Text => {
                         std::str::from_utf8(value).map_err(|_| Malformed::NotText)?;
@@ -198,7 +237,7 @@ impl Shapes {
             }
             _ => return Err(Malformed::OtherKind),
         }
-        Ok((number, value_bytes))
+        Ok((number, found))
     }
 }
 
@@ -354,13 +393,13 @@ mod tests {
     #[test]
     fn the_origin_is_found() {
         for sample in samples() {
-            let origin = event(&sample).unwrap();
+            let origin = event(&sample).unwrap().origin;
             let cut = origin.cut_out_of(&sample).collect::<Vec<_>>().concat();
             assert_eq!(cut.len() + origin.len(), sample.len());
             let mut expected = proto::GameEvent::decode(&sample[..]).unwrap();
             expected.origin = None;
             assert_eq!(proto::GameEvent::decode(&cut[..]).unwrap(), expected);
-            assert_eq!(event(&cut).unwrap(), Origin::default());
+            assert_eq!(event(&cut).unwrap().origin, Origin::default());
         }
     }
 
@@ -374,6 +413,35 @@ mod tests {
         for none in [of("", "t"), of("i", ""), Vec::new(), [of("i", "t"), vec![10, 0]].concat()] {
             assert_eq!(event(&none), Err("it has no id or no type".to_owned()), "{none:?}");
         }
+    }
+
+    #[test]
+    fn the_id_and_how_far_was_looked_are_those_that_decoding_gives() {
+        let found = |event_id: &str, checked_through_offset| {
+            let event = proto::GameEvent {
+                event_id: event_id.into(),
+                event_type: "t".into(),
+                checked_through_offset,
+                ..Default::default()
+            };
+            // What comes later counts.
+            let bytes = [
+                sample(Payload::GuildJoined(proto::GuildJoined::default())),
+                event.encode_to_vec(),
+            ]
+            .concat();
+            let decoded = proto::GameEvent::decode(&bytes[..]).unwrap();
+            assert_eq!(decoded.event_id, event_id);
+            let found = super::event(&bytes).unwrap();
+            assert_eq!(found.checked_through, decoded.checked_through_offset.max(0) as u64);
+            found.id
+        };
+        let id = Uuid::new_v4();
+        assert_eq!(found(&id.to_string(), 1 << 40), id);
+        // Other ways to write the same, which Herald does not use, are other ids.
+        assert_ne!(found(&id.simple().to_string(), 7), id);
+        assert_eq!(found("no uuid", 1), found("no uuid", -1));
+        assert_ne!(found("no uuid", 1), found("another", 1));
     }
 
     #[test]
@@ -425,7 +493,8 @@ mod tests {
             let whole = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
             let left = parts.iter().filter(|part| **part != &origin);
             let expected = left.flat_map(|part| part.iter().copied()).collect::<Vec<_>>();
-            let cut = event(&whole).unwrap().cut_out_of(&whole).collect::<Vec<_>>().concat();
+            let origin = event(&whole).unwrap().origin;
+            let cut = origin.cut_out_of(&whole).collect::<Vec<_>>().concat();
             assert_eq!(cut, expected, "{parts:?}");
         }
     }
