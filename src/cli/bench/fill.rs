@@ -41,8 +41,6 @@ pub async fn fill(
     let payload = Payload::new("sword");
     let mut waiting = VecDeque::with_capacity(MOST_WAITING);
     let mut result = Ok(());
-    // By partition: all of them were seen when the next one is written.
-    let mut written = vec![0; partitions as usize];
     for number in 0..events {
         if waiting.len() == MOST_WAITING {
             result = durable(waiting.pop_front()).await;
@@ -51,7 +49,7 @@ pub async fn fill(
             }
         }
         let now = Clock::System.now();
-        let record = record(&payload, number, bytes, &mut written, now);
+        let record = record(&payload, number, bytes, partitions, now);
         waiting.push_back(appender.append(record));
         if number % SHOWN_EVERY == 0 {
             bar.set_position(number);
@@ -76,7 +74,7 @@ fn record(
     payload: &Payload,
     number: u64,
     bytes: usize,
-    written: &mut [i64],
+    partitions: u32,
     now: Timestamp,
 ) -> NewRecord {
     let player = payload.player_id(number % PLAYERS);
@@ -91,13 +89,9 @@ fn record(
     });
     let attributes =
         Attributes { id, event_type: cloud_event_type(&happened), time: now, traceparent: None };
-    let partitions = u32::try_from(written.len()).unwrap_or(u32::MAX);
-    let partition = partition_of_key(player.as_bytes(), partitions);
-    let earlier = &mut written[partition as usize];
-    let checked_through = std::mem::replace(earlier, *earlier + 1);
     NewRecord {
-        partition,
-        value: value(id, &player, happened, checked_through, now, bytes),
+        partition: partition_of_key(player.as_bytes(), partitions),
+        value: value(id, &player, happened, now, bytes),
         key: Some(Bytes::from(player)),
         attributes,
     }
@@ -105,20 +99,13 @@ fn record(
 
 /// An event of about `bytes` bytes, or as short as one can be. What it lacks goes into a
 /// header of its origin, as there it is with callers' real headers.
-fn value(
-    id: Uuid,
-    player: &str,
-    happened: Happened,
-    checked_through_offset: i64,
-    now: Timestamp,
-    bytes: usize,
-) -> Bytes {
+fn value(id: Uuid, player: &str, happened: Happened, now: Timestamp, bytes: usize) -> Bytes {
     let mut event = GameEvent {
         event_id: id.to_string(),
         event_type: event_type(&happened).to_owned(),
         player_id: player.to_owned(),
         accept_time: Some(now.into()),
-        checked_through_offset,
+        checked_through_offset: 0,
         origin: Some(Origin {
             request_id: id.to_string(),
             headers: [("user-agent".to_owned(), String::new())].into(),
@@ -143,8 +130,7 @@ mod tests {
     fn a_record_is_an_event_of_about_the_length_that_was_asked_for() {
         let payload = Payload::new("sword");
         for bytes in [250, 1_000] {
-            let record =
-                record(&payload, 7, bytes, &mut [0; 6], Timestamp::from_millis(1_767_323_045_006));
+            let record = record(&payload, 7, bytes, 6, Timestamp::from_millis(1_767_323_045_006));
             assert!(record.value.len().abs_diff(bytes) <= 8, "{} bytes", record.value.len());
             let event = GameEvent::decode(record.value.clone()).unwrap();
             assert_eq!(event.player_id, payload.player_id(7));
@@ -152,6 +138,6 @@ mod tests {
             assert_eq!(record.partition, partition_of_key(event.player_id.as_bytes(), 6));
             assert_eq!(record.attributes.id.to_string(), event.event_id);
         }
-        assert!(record(&payload, 7, 0, &mut [0; 6], Timestamp::from_millis(0)).value.len() < 230);
+        assert!(record(&payload, 7, 0, 6, Timestamp::from_millis(0)).value.len() < 230);
     }
 }
