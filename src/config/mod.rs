@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
 use crate::telemetry::{self, Format};
-use crate::{commands, feed, grpc};
+use crate::{commands, feed, grpc, players};
 
 pub use log::{KafkaSettings, LogOptions, LogSettings};
 
@@ -100,6 +100,27 @@ pub struct Settings {
         help_heading = "Actions"
     )]
     pub rejections_per_second: String,
+
+    /// How long a request id is remembered, so that a retry is recognised
+    #[arg(
+        long,
+        env = "HERALD_REQUEST_HORIZON",
+        value_name = "DURATION",
+        default_value = "1h",
+        help_heading = "Actions"
+    )]
+    pub request_horizon: String,
+
+    /// Most request ids that are remembered, about 100 bytes each; beyond it the oldest are
+    /// forgotten early
+    #[arg(
+        long,
+        env = "HERALD_REQUEST_INDEX_ENTRIES",
+        value_name = "N",
+        default_value = "2000000",
+        help_heading = "Actions"
+    )]
+    pub request_index_entries: String,
 
     /// Which headers are kept with events: "default", "all", "none", or names separated by
     /// commas; credentials never are
@@ -220,6 +241,8 @@ pub struct Config {
     pub grpc: grpc::Options,
     /// For the write path.
     pub commands: commands::Options,
+    /// For what players have and have asked for.
+    pub players: players::Options,
     /// What can be bought and joined.
     pub catalog: Catalog,
     /// For the feed.
@@ -419,6 +442,15 @@ impl Settings {
                     1_000_000,
                 ),
             },
+            players: players::Options {
+                request_max_age: duration("request-horizon", &self.request_horizon, &mut p),
+                request_max_entries: p.number(
+                    "request-index-entries",
+                    &self.request_index_entries,
+                    1_000,
+                    1_000_000_000,
+                ),
+            },
             catalog,
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
@@ -570,6 +602,8 @@ mod tests {
             "--catalog=/nowhere.toml",
             "--write-timeout=0s",
             "--rejections-per-second=x",
+            "--request-horizon=for-ever",
+            "--request-index-entries=10",
             "--record-headers=authorization",
             "--remote-address=half",
             "--trusted-proxies=10.0.0.0/99",
@@ -583,7 +617,7 @@ mod tests {
             "--data-dir=",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 24, "{problems:#?}");
+        assert_eq!(problems.len(), 26, "{problems:#?}");
     }
 
     #[test]

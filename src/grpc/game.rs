@@ -50,12 +50,13 @@ impl GameService for Game {
         &self,
         request: Request<proto::PurchaseItemRequest>,
     ) -> Result<Response<proto::PurchaseItemResponse>, Status> {
-        let Outcome { receipt, payload } = self.act(request).await?;
+        let Outcome { receipt, payload, owned } = self.act(request).await?;
         let purchase = match payload {
             Payload::ItemPurchased(purchase) => Some(purchase),
             _ => None,
         };
-        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase, owned_quantity: 0 }))
+        let owned_quantity = owned;
+        Ok(Response::new(proto::PurchaseItemResponse { receipt, purchase, owned_quantity }))
     }
 
     async fn join_guild(
@@ -110,9 +111,11 @@ impl GameService for Game {
 
     async fn get_receipt(
         &self,
-        _: Request<proto::GetReceiptRequest>,
+        request: Request<proto::GetReceiptRequest>,
     ) -> Result<Response<proto::GetReceiptResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = request::caller(&self.options);
+        let receipt = Some(self.commands.receipt(&caller, request.into_inner())?);
+        Ok(Response::new(proto::GetReceiptResponse { receipt }))
     }
 
     async fn get_catalog(

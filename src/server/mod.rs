@@ -35,9 +35,10 @@ use crate::commands::CommandsBuilder;
 use crate::config::{Config, LogOptions, ServerOptions};
 use crate::event_log::kafka::{self, KafkaLog};
 use crate::event_log::local::{self, LocalLog};
-use crate::event_log::{EventLog, Health as LogHealth};
+use crate::event_log::{EventLog, Health as LogHealth, ReadError, ReadLimits};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
+use crate::players::Players;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
@@ -91,6 +92,7 @@ pub struct Server {
     admin: Option<TcpListener>,
     log: Arc<dyn EventLog>,
     feed: Feed,
+    players: Players,
     health: Health,
     lanes: Vec<Lane>,
     metrics: Metrics,
@@ -138,11 +140,13 @@ impl Server {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
+        let players = Players::build(config.players, config.clock.clone(), &mut registry);
         let commands = CommandsBuilder::build(
             config.commands,
             config.catalog,
             config.clock,
             feed.clone(),
+            players.clone(),
             &mut registry,
         );
         let calls = grpc::register_metrics(&mut registry);
@@ -170,6 +174,7 @@ impl Server {
             admin,
             log,
             feed,
+            players,
             health,
             lanes,
             metrics,
@@ -196,6 +201,9 @@ impl Server {
         let feed = self.feed.clone();
         tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
 
+        let (log, players) = (Arc::clone(&self.log), self.players.clone());
+        tasks.spawn("players", Death::Fatal, follow(log, players));
+
         let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
         tasks.spawn(
@@ -204,6 +212,7 @@ impl Server {
             watch_health(
                 self.log.health(),
                 self.feed.live(),
+                self.players.ready(),
                 stopping.subscribe(),
                 self.health.clone(),
                 serving_tx,
@@ -323,10 +332,32 @@ impl Drop for Place {
     }
 }
 
+/// Stands in until players follow the process's one tail.
+async fn follow(log: Arc<dyn EventLog>, players: Players) {
+    const LIMITS: ReadLimits = ReadLimits { records: 1000, bytes: 1 << 20 };
+    loop {
+        let _: Result<(), ReadError> = async {
+            let bounds = log.bounds().await?;
+            let mut reader = log.open_reader(bounds.log, bounds.start.clone()).await?;
+            players.restart(bounds.log, bounds.start);
+            loop {
+                if players.applied().is_some_and(|(_, applied)| applied.covers(&bounds.end)) {
+                    players.set_ready();
+                }
+                let batch = reader.next(LIMITS).await?;
+                players.apply(batch.records.iter(), &batch.position);
+            }
+        }
+        .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// Keeps the health service and readiness in step with the log and the feed.
 async fn watch_health(
     mut log: watch::Receiver<LogHealth>,
     mut live: watch::Receiver<bool>,
+    mut players: watch::Receiver<bool>,
     mut stopping: watch::Receiver<bool>,
     health: Health,
     serving: watch::Sender<Serving>,
@@ -348,7 +379,8 @@ async fn watch_health(
                 false
             }
         };
-        let now = Serving { writes: writes && !stops, feed: *live.borrow_and_update() && !stops };
+        let known = *players.borrow_and_update();
+        let now = Serving { writes: writes && known && !stops, feed: *live.borrow_and_update() && !stops };
         writable.set(writes.into());
         if now != *serving.borrow() {
             tracing::info!(writes = now.writes, feed = now.feed, "serving");
@@ -362,6 +394,7 @@ async fn watch_health(
         let changed = tokio::select! {
             changed = log.changed() => changed,
             changed = live.changed() => changed,
+            changed = players.changed() => changed,
             changed = stopping.changed() => changed,
         };
         if changed.is_err() {
