@@ -44,8 +44,7 @@ use crate::domain::{
     Violations, cloud_event_type,
 };
 use crate::event_log::{
-    AppendError, Appender, Appending, Attributes, NewRecord, Offset, Partition,
-    partition_of_key,
+    AppendError, Appender, Appending, Attributes, NewRecord, Offset, Partition, partition_of_key,
 };
 use crate::feed::{Feed, proto_offset, proto_partition};
 use crate::players::{Claimed, Known, Players, Receipt, Ticket};
@@ -239,21 +238,30 @@ impl Commands {
             Claim::Refused(violations) => {
                 ready(Err(self.refuse(method, request.refused(violations), source)))
             }
-            Claim::New(new) => {
+            Claim::New(new) if !new.ticket.again => {
                 let call = self.write(request, source, event_id, new);
                 let unknown = move |_elapsed| self.unknown(event_id, request_id);
                 Either::Right(Either::Left(timeout_at(by(), call).map(move |ended| {
                     match ended.map_err(unknown)? {
                         Ended::Answered(answer) => answer,
-                        // Only what was claimed again waits, which is below.
+                        // Only what is written again, which is below.
                         Ended::Twice(_) => Err(self.unknown(event_id, request_id)),
                     }
                 })))
             }
-            // Rare, and long.
-            waiting => Either::Right(Either::Right(
-                self.patiently(method, request, source, waiting, by()).boxed(),
-            )),
+            // These are rare, and long. An event is handed over before anybody waits, so that
+            // whatever is claimed is settled.
+            Claim::New(new) => {
+                let call = self.write(request.clone(), source.clone(), event_id, new);
+                let step = Step::Ends(call);
+                let patiently = self.patiently(method, request, source, step, by());
+                Either::Right(Either::Right(patiently.boxed()))
+            }
+            Claim::UnderWay(outcome) => {
+                let step = Step::Settles(outcome);
+                let patiently = self.patiently(method, request, source, step, by());
+                Either::Right(Either::Right(patiently.boxed()))
+            }
         }
     }
 
@@ -292,43 +300,44 @@ impl Commands {
 
     /// Carries out a request that is under way already, or may be in the log: waits for what
     /// becomes of that, and tries anew when it is not written.
-    async fn patiently(
-        &self,
+    async fn patiently<'a>(
+        &'a self,
         method: &'static str,
         request: Request,
         source: Source,
-        mut claim: Claim,
+        mut step: Step<'a>,
         by: Instant,
     ) -> Result<Outcome, CommandError> {
         let (event_id, request_id) = (request.event_id(), request.request_id);
         loop {
-            let twice = match claim {
-                Claim::Answered(answer) => return answer,
-                Claim::Refused(violations) => {
-                    return Err(self.refuse(method, request.refused(violations), source));
-                }
-                Claim::UnderWay(outcome) => {
+            match step {
+                Step::Settles(outcome) => {
                     if timeout_at(by, outcome).await.is_err() {
                         self.shared.metrics.in_progress.inc();
                         return Err(CommandError::InProgress);
                     }
-                    None
                 }
-                Claim::New(new) => {
-                    let call = self.write(request.clone(), source.clone(), event_id, new);
-                    match timeout_at(by, call).await {
-                        Ok(Ended::Answered(answer)) => return answer,
-                        Ok(Ended::Twice(settled)) => Some(settled),
-                        Err(_) => return Err(self.unknown(event_id, request_id)),
+                Step::Ends(call) => {
+                    let ended = timeout_at(by, call).await;
+                    match ended.map_err(|_elapsed| self.unknown(event_id, request_id))? {
+                        Ended::Answered(answer) => return answer,
+                        Ended::Twice(outcome) => {
+                            step = Step::Settles(outcome);
+                            continue;
+                        }
                     }
                 }
-            };
-            if let Some(settled) = twice
-                && timeout_at(by, settled).await.is_err()
-            {
-                return Err(self.unknown(event_id, request_id));
             }
-            claim = self.claim(&request, event_id);
+            step = match self.claim(&request, event_id) {
+                Claim::Answered(answer) => return answer,
+                Claim::Refused(violations) => {
+                    return Err(self.refuse(method, request.refused(violations), source));
+                }
+                Claim::UnderWay(outcome) => Step::Settles(outcome),
+                Claim::New(new) => {
+                    Step::Ends(self.write(request.clone(), source.clone(), event_id, new))
+                }
+            };
         }
     }
 
@@ -483,6 +492,14 @@ enum Claim {
     /// A wait until it is known what becomes of an earlier call.
     UnderWay(OwnedNotified),
     New(New),
+}
+
+/// What a patient call waits for.
+enum Step<'a> {
+    /// What becomes of another call, or of an event that may be there twice.
+    Settles(OwnedNotified),
+    /// Its own event.
+    Ends(Call<'a>),
 }
 
 /// An event to be written.

@@ -200,7 +200,7 @@ impl Transport {
             ))
             .max_decoding_message_size(usize::MAX),
             game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
-            .max_decoding_message_size(usize::MAX),
+                .max_decoding_message_size(usize::MAX),
             others: others(health, options.max_message_bytes)?,
         };
         let access = Access::new(metrics, access_log);

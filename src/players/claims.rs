@@ -52,6 +52,8 @@ pub struct Ticket {
     /// How far the log was known when the request was not found: for the event's
     /// `checked_through_offset`.
     pub checked_through: Offset,
+    /// Whether an earlier try may be in the log, so that it takes longer to settle this one.
+    pub again: bool,
 }
 
 /// An action that was carried out.
@@ -113,6 +115,7 @@ impl Players {
             return Claimed::NotReady;
         };
         let payload = |terms: &Terms| request.action.payload(event_id, terms);
+        let mut again = false;
         let terms = match requests.look_up(key, event_id, now) {
             Found::Conflict => return Claimed::Conflict,
             Found::UnderWay(outcome) => return Claimed::UnderWay(outcome),
@@ -122,7 +125,10 @@ impl Players {
                 return Claimed::Known(known(*log, &written), payload, owned);
             }
             // It was accepted once, and may be in the log: the rules are not asked again.
-            Found::Unsettled(terms) => terms,
+            Found::Unsettled(terms) => {
+                again = true;
+                terms
+            }
             Found::Nothing => match request.action.decide(catalog, &people.standing(player_id)) {
                 Ok(terms) => terms,
                 Err(violations) => return Claimed::Refused(violations),
@@ -138,7 +144,8 @@ impl Players {
         people.reserve(player_id, event_id, &payload);
         drop(shard);
         let player_id = player_id.to_owned();
-        let ticket = Ticket { shard: number, key, player_id, event_id, terms, checked_through };
+        let ticket =
+            Ticket { shard: number, key, player_id, event_id, terms, checked_through, again };
         Claimed::New(ticket, payload, owned)
     }
 
@@ -161,9 +168,9 @@ impl Players {
             Err(_) => Answer::NotWritten,
         };
         match requests.settle(key, event_id, (accept_time, &terms), answer, now) {
-            Settled::Written(there) => Outcome::Written(
-                there.zip(*log).map(|(written, log)| known(log, &written)),
-            ),
+            Settled::Written(there) => {
+                Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
+            }
             Settled::Wait(outcome) => Outcome::WrittenAgain(outcome),
             Settled::Unsettled => Outcome::Unsettled,
             Settled::NotWritten => {

@@ -339,9 +339,9 @@ impl Requests {
         };
         let too_old = event.append_time < now.minus(self.limits.max_age)
             || self.forgotten.is_some_and(|forgotten| event.append_time <= forgotten);
-        let known = self
-            .find(key)
-            .is_some_and(|at| self.ring[at].event_id == event.event_id && !is_later(&self.ring[at], &event));
+        let known = self.find(key).is_some_and(|at| {
+            self.ring[at].event_id == event.event_id && !is_later(&self.ring[at], &event)
+        });
         // One that somebody waits for is told in any case.
         if !known && (!too_old || pending.is_some()) {
             self.remember(key, Written { terms: terms(), ..event }, now);
@@ -374,8 +374,7 @@ impl Requests {
             self.ring.reserve_exact(self.ring.len().max(16).min(room).max(1));
         }
         let number = self.first.wrapping_add(self.ring.len() as u32);
-        let entry =
-            Entry { key, event_id, offset, append_time, accept_time, terms, partition };
+        let entry = Entry { key, event_id, offset, append_time, accept_time, terms, partition };
         self.ring.push_back(entry);
         let (ring, first) = (&self.ring, self.first);
         self.table.insert_unique(key.hash, number, |&number| hash_of(ring, first, number));

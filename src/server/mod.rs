@@ -380,7 +380,10 @@ async fn watch_health(
             }
         };
         let known = *players.borrow_and_update();
-        let now = Serving { writes: writes && known && !stops, feed: *live.borrow_and_update() && !stops };
+        let now = Serving {
+            writes: writes && known && !stops,
+            feed: *live.borrow_and_update() && !stops,
+        };
         writable.set(writes.into());
         if now != *serving.borrow() {
             tracing::info!(writes = now.writes, feed = now.feed, "serving");
