@@ -16,7 +16,7 @@ mod fact;
 mod people;
 mod requests;
 #[cfg(test)]
-mod tests;
+mod requests_tests;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -218,6 +218,12 @@ impl Requests {
         self.ring.len()
     }
 
+    /// How many terms are kept.
+    #[cfg(test)]
+    pub fn terms_kept(&self) -> usize {
+        self.terms.known.len()
+    }
+
     /// The append time of the newest entry that was forgotten before its age.
     pub fn forgotten(&self) -> Option<Timestamp> {
         self.forgotten
