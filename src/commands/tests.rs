@@ -430,3 +430,14 @@ async fn what_a_caller_gave_no_request_id_can_be_asked_for_by_the_one_it_got() {
 fn of(player: &str) -> Submission {
     proto::StartSessionRequest { player_id: player.into(), ..Default::default() }.into()
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_read_before_the_log_has_answered_is_no_retry() {
+    let fixture = fixture(Options::default());
+    fixture.log.set_mood(Mood::Silent);
+    let mut call = Box::pin(fixture.execute(purchase("sword")));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    fixture.read();
+    fixture.log.acknowledge();
+    assert!(!call.await.unwrap().receipt.unwrap().replayed);
+}

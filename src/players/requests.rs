@@ -361,8 +361,9 @@ impl Requests {
         if let Some(at) = self.find(key) {
             let entry = &mut self.ring[at];
             if entry.append_time >= oldest && !is_later(entry, &new) {
-                let same = entry.event_id == new.event_id;
-                return Settled::Written(same.then(|| entry.written()));
+                // It may be this very record, read from the log before the answer came.
+                let elsewhere = entry.event_id == new.event_id && entry.offset != new.offset;
+                return Settled::Written(elsewhere.then(|| entry.written()));
             }
             let Written { event_id, partition, offset, append_time, accept_time, terms } = new;
             entry.terms = self.terms.share(terms);
