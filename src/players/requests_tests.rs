@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::requests::{Answer, Found, Key, Limits, Requests, Settled, Written};
-use super::{Options, Players};
+use super::{Claimed, Options, Players};
 use crate::clock::{Clock, Timestamp};
-use crate::domain::{Envelope, PlayerId, Price, RequestId, Terms};
-use crate::event_log::{LogId, Position, Record};
+use crate::domain::{Catalog, Envelope, PlayerId, Price, RequestId, Submission, Terms};
+use crate::event_log::{Appended, LogId, Position, Record};
 use crate::proto::{self, game_event::Payload};
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -392,9 +392,21 @@ async fn who_waits_is_woken_by_the_outcome_and_by_a_new_log() {
 
 fn session(partition: u32, offset: u64, millis: i64, request_id: RequestId) -> Record {
     let event_id = Uuid::from_u128(request_id.uuid().as_u128() ^ 1);
+    let player_id = PlayerId::parse("alice".into()).unwrap();
+    session_of(player_id, event_id, partition, offset, millis, request_id)
+}
+
+fn session_of(
+    player_id: PlayerId,
+    event_id: Uuid,
+    partition: u32,
+    offset: u64,
+    millis: i64,
+    request_id: RequestId,
+) -> Record {
     let value = Envelope {
         event_id,
-        player_id: Some(PlayerId::parse("alice".into()).unwrap()),
+        player_id: Some(player_id),
         accept_time: at(millis),
         checked_through: 0,
         origin: proto::Origin { request_id: request_id.to_string(), ..Default::default() },
@@ -433,4 +445,90 @@ fn the_horizon_is_the_latest_of_age_bound_and_beginning() {
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     assert!(text.contains("requests_entries 2.0"), "{text}");
     assert!(text.contains("requests_horizon_seconds 1000.0"), "{text}");
+}
+
+/// What a request costs with an empty index and with a full one. Run it by name, in release.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_request_costs() {
+    const EACH: u64 = 100_000;
+    let options = Options::default();
+    let entries = options.request_max_entries as u64;
+    let (clock, log) = (Clock::manual(at(10_000_000)), LogId(Uuid::from_u128(1)));
+    let players = Players::build(options, clock, &mut Registry::default());
+    players.restart(log, Position::zero(1));
+    players.set_ready();
+    let catalog = Catalog::built_in();
+    let mut offset = 0;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    };
+    let mut measure = |name: &str| {
+        let requests: Vec<_> = (0..EACH)
+            .map(|number| {
+                let request = proto::StartSessionRequest {
+                    player_id: format!("player-{}", number % 5_000),
+                    ..Default::default()
+                };
+                let request = Submission::from(request).parse(&catalog).unwrap();
+                let event_id = request.event_id();
+                (request, event_id)
+            })
+            .collect();
+        let begun = Instant::now();
+        let tickets: Vec<_> = requests
+            .iter()
+            .map(|(request, event_id)| match players.claim(request, *event_id, 0, &catalog) {
+                Claimed::New(ticket, ..) => ticket,
+                _ => panic!("it is new"),
+            })
+            .collect();
+        let claimed = begun.elapsed();
+        let answers: Vec<_> = (offset..)
+            .zip(&requests)
+            .map(|(offset, _)| {
+                Ok(Appended { log, partition: 0, offset, append_time: at(10_000_000) })
+            })
+            .collect();
+        let begun = Instant::now();
+        for (ticket, answer) in tickets.into_iter().zip(&answers) {
+            players.settle(ticket, at(10_000_000), answer);
+        }
+        let settled = begun.elapsed();
+        let records: Vec<_> = (offset..)
+            .zip(&requests)
+            .map(|(offset, (request, event_id))| {
+                let player = request.player_id.clone();
+                session_of(player, *event_id, 0, offset, 10_000_000, request.request_id)
+            })
+            .collect();
+        let begun = Instant::now();
+        for records in records.chunks(256) {
+            offset += records.len() as u64;
+            players.apply(records.iter(), &Position::from(vec![offset]));
+        }
+        let applied = begun.elapsed();
+        let [claim, settle, apply] =
+            [claimed, settled, applied].map(|time| time.as_nanos() / u128::from(EACH));
+        println!("{name}: claim {claim} ns, settle {settle} ns, apply {apply} ns");
+    };
+    measure("empty");
+    let (before, had) = (resident(), players.horizon().entries);
+    let mut fill = |name: &str, count: u64| {
+        for number in 0..count {
+            let id = RequestId::random();
+            let player = format!("player-{}", number % 100_000);
+            let (key, event) = (Key::new(&HASHER, &player, id.uuid()), id.uuid());
+            let mut shard = players.lock(players.number(&player));
+            let terms = || Terms::None;
+            shard.requests.apply(key, written(event, number, 10_000_000), terms, at(10_000_000));
+        }
+        let bytes = resident().saturating_sub(before);
+        let new = players.horizon().entries - had;
+        println!("{name}: {new} more entries, {} bytes each", bytes / new.max(1) as u64);
+    };
+    fill("filled", entries * 6 / 5);
+    measure("full");
 }
