@@ -495,6 +495,7 @@ enum Claim {
 }
 
 /// What a patient call waits for.
+#[allow(clippy::large_enum_variant, reason = "there is one, in a future that is boxed")]
 enum Step<'a> {
     /// What becomes of another call, or of an event that may be there twice.
     Settles(OwnedNotified),

@@ -104,16 +104,18 @@ impl Players {
         catalog: &Catalog,
     ) -> Claimed {
         // Before the look-up: what is taken in between is found, and only said not to be.
-        let Some(checked_through) = self.checked_through(partition) else {
+        let Some((read, checked_through)) = self.checked_through(partition) else {
             return Claimed::NotReady;
         };
         let player_id = request.player_id.as_str();
         let (number, key) = self.key(player_id, request.request_id);
         let now = self.0.clock.now();
         let mut shard = self.lock(number);
-        let Shard { log: Some(log), people, requests } = &mut *shard else {
+        let Shard { log, people, requests } = &mut *shard;
+        // Another log has taken the place of the one that was read.
+        if *log != Some(read) {
             return Claimed::NotReady;
-        };
+        }
         let payload = |terms: &Terms| request.action.payload(event_id, terms);
         let mut again = false;
         let terms = match requests.look_up(key, event_id, now) {
@@ -122,7 +124,7 @@ impl Players {
             Found::Written(written) => {
                 let payload = payload(&written.terms);
                 let (owned, _) = owned(&people.standing(player_id), &payload);
-                return Claimed::Known(known(*log, &written), payload, owned);
+                return Claimed::Known(known(read, &written), payload, owned);
             }
             // It was accepted once, and may be in the log: the rules are not asked again.
             Found::Unsettled(terms) => {

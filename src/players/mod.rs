@@ -110,13 +110,14 @@ impl Players {
         self.progress().applied.clone()
     }
 
-    /// Up to where a partition is known, once the log was read; all that is before it has been
-    /// taken in.
-    pub fn checked_through(&self, partition: Partition) -> Option<Offset> {
+    /// Up to where a partition is known, and of which log, once that was read; all that is
+    /// before it has been taken in.
+    pub fn checked_through(&self, partition: Partition) -> Option<(LogId, Offset)> {
         if !self.is_ready() {
             return None;
         }
-        self.progress().applied.as_ref().map(|(_, position)| position.get(partition))
+        let progress = self.progress();
+        progress.applied.as_ref().map(|(log, position)| (*log, position.get(partition)))
     }
 
     /// Whether the log was read up to what it held when this began, and changes of that.

@@ -516,7 +516,7 @@ fn what_a_request_costs() {
     };
     measure("empty");
     let (before, had) = (resident(), players.horizon().entries);
-    let mut fill = |name: &str, count: u64| {
+    let fill = |name: &str, count: u64| {
         for number in 0..count {
             let id = RequestId::random();
             let player = format!("player-{}", number % 100_000);
