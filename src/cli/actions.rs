@@ -1,18 +1,26 @@
-//! `herald purchase`, `grant`, `consume`, `refund`, `join`, `leave`, `session` and `catalog`: one
-//! call each.
+//! `herald purchase`, `grant`, `consume`, `refund`, `join`, `leave`, `session`, `receipt` and
+//! `catalog`.
 //!
-//! A write always carries a request id, made here when none is given, so that
-//! one whose outcome stays unknown can be run again without doing it twice.
+//! A write always carries a request id, made here when none is given, so that one whose
+//! outcome is unknown is tried again without doing it twice: by itself for a while, and then
+//! by whoever runs it again.
+
+use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::exit::Exit;
 use super::output::Output;
 use super::remote::Remote;
 use super::{json, words};
-use crate::client::ClientError;
+use crate::client::{Backoff, Client, ClientError};
 use crate::proto;
+
+/// How long a write whose outcome is unknown is tried again: longer than a server takes to
+/// start anew.
+const RETRY_TIME: Duration = Duration::from_secs(30);
 
 /// A write that failed, and the request id that makes a retry safe.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,43 @@ struct Write {
 }
 
 impl Write {
+    /// Makes a call, and makes it again, with the same request id, as long as nobody knows what
+    /// became of it.
+    async fn call<T>(
+        &self,
+        output: &mut Output,
+        call: impl AsyncFn(&Client, String) -> Result<T, ClientError>,
+    ) -> anyhow::Result<T> {
+        let client = self.remote.connect().await?;
+        let request_id = self.request_id();
+        let until = Instant::now() + RETRY_TIME;
+        let mut backoff = Backoff::default();
+        let mut doubt = None;
+        loop {
+            let error = match call(&client, request_id.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let unknown = error.outcome_unknown();
+            // After a doubtful try, only an answer to the action itself is one.
+            let goes_on = unknown || (doubt.is_some() && error.is_retryable());
+            if doubt.is_none() && unknown {
+                let id = words::printable(&request_id).into_owned();
+                output.note(&format!("outcome unknown, trying again: request id {id}"));
+            }
+            let delay = backoff.next_delay().max(error.retry_delay().unwrap_or_default());
+            if goes_on && Instant::now() + delay < until {
+                if unknown {
+                    doubt = Some(error);
+                }
+                tokio::time::sleep(delay).await;
+                continue;
+            }
+            let error = if goes_on && !unknown { doubt.unwrap_or(error) } else { error };
+            return Err(WriteError { error, request_id }.into());
+        }
+    }
+
     fn request_id(&self) -> String {
         self.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string())
     }
@@ -86,18 +131,18 @@ impl Purchase {
     /// Buys.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, item, quantity } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
-        let request = proto::PurchaseItemRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            item_id: item,
-            quantity,
+        let call = async |client: &Client, request_id| {
+            let request = proto::PurchaseItemRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                item_id: item.clone(),
+                quantity,
+            };
+            client.purchase_item(request).await
         };
-        let response = client.purchase_item(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         let what = response.purchase.as_ref().map_or_else(String::new, words::purchase);
         let done = format!("bought {what}");
         write.report(output, ("PurchaseItemResponse", &response), &done, response.receipt.as_ref())
@@ -222,18 +267,18 @@ impl Join {
     /// Joins.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, guild } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
-        let done = format!("joined {}", words::name(&guild));
-        let request = proto::JoinGuildRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            guild_id: guild,
+        let call = async |client: &Client, request_id| {
+            let request = proto::JoinGuildRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                guild_id: guild.clone(),
+            };
+            client.join_guild(request).await
         };
-        let response = client.join_guild(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
+        let done = format!("joined {}", words::name(&guild));
         write.report(output, ("JoinGuildResponse", &response), &done, response.receipt.as_ref())
     }
 }
@@ -279,21 +324,53 @@ impl Session {
     /// Starts a session.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
-        let request = proto::StartSessionRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
+        let call = async |client: &Client, request_id| {
+            let request = proto::StartSessionRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+            };
+            client.start_session(request).await
         };
-        let response = client.start_session(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         let done = match response.session_id.as_str() {
             "" => "started a session".to_owned(),
             id => format!("started session {}", words::name(id)),
         };
         write.report(output, ("StartSessionResponse", &response), &done, response.receipt.as_ref())
+    }
+}
+
+/// Arguments of `herald receipt`.
+#[derive(Debug, Args)]
+pub struct Receipt {
+    /// Who acted.
+    #[arg(value_name = "PLAYER")]
+    player: String,
+    /// The request id of the action.
+    #[arg(value_name = "REQUEST_ID")]
+    request_id: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Receipt {
+    /// Shows the receipt of an action.
+    pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { player, request_id, remote } = self;
+        let request = proto::GetReceiptRequest { player_id: player, request_id };
+        let response = remote.connect().await?.receipt(request).await?;
+        let line = match &response.receipt {
+            Some(receipt) if !remote.json => format!(
+                "accepted {}  {}",
+                words::time(receipt.accept_time.as_ref()),
+                words::receipt(receipt)
+            ),
+            _ => json::canonical("GetReceiptResponse", &response)?,
+        };
+        output.line(line)?;
+        Ok(Exit::Done)
     }
 }
 

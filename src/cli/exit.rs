@@ -153,7 +153,7 @@ pub fn describe(error: &anyhow::Error) -> Vec<String> {
     if client.reason().is_none() && client.code() == Code::Unimplemented {
         lines.push("  is it a Herald server? its admin address is another one".to_owned());
     }
-    for name in ["earliest_cursor", "latest_cursor"] {
+    for name in ["earliest_cursor", "latest_cursor", "horizon_start"] {
         if let Some(cursor) = client.metadata().get(name) {
             lines.push(format!("  {name}: {}", printable(cursor)));
         }

@@ -64,6 +64,9 @@ enum Command {
     /// Start a play session of a player.
     #[command(after_help = exit::HELP)]
     Session(actions::Session),
+    /// Show the receipt of an action, by its request id.
+    #[command(after_help = exit::HELP)]
+    Receipt(actions::Receipt),
     /// Show what can be bought and which guilds can be joined.
     #[command(after_help = exit::HELP)]
     Catalog(actions::Catalog),
@@ -116,6 +119,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Join(join) => block_on(join.run(output)),
         Command::Leave(leave) => block_on(leave.run(output)),
         Command::Session(session) => block_on(session.run(output)),
+        Command::Receipt(receipt) => block_on(receipt.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
         Command::Doctor(doctor) => doctor.run(output),

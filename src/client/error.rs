@@ -18,6 +18,9 @@ pub mod reason {
     pub const FEED_EPOCH_CHANGED: &str = "FEED_EPOCH_CHANGED";
     pub const LOG_UNAVAILABLE: &str = "LOG_UNAVAILABLE";
     pub const OVERLOADED: &str = "OVERLOADED";
+    pub const RECEIPT_UNKNOWN: &str = "RECEIPT_UNKNOWN";
+    pub const REQUEST_IN_PROGRESS: &str = "REQUEST_IN_PROGRESS";
+    pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
     pub const STREAM_DEADLINE: &str = "STREAM_DEADLINE";
     pub const SUBSCRIBER_LIMIT: &str = "SUBSCRIBER_LIMIT";
     pub const VALIDATION_FAILED: &str = "VALIDATION_FAILED";
@@ -104,6 +107,7 @@ impl ClientError {
             Some(
                 reason::LOG_UNAVAILABLE
                 | reason::OVERLOADED
+                | reason::REQUEST_IN_PROGRESS
                 | reason::STREAM_DEADLINE
                 | reason::SUBSCRIBER_LIMIT
                 | reason::WRITE_OUTCOME_UNKNOWN,
@@ -131,7 +135,9 @@ impl ClientError {
     /// retry with the same request id finds out.
     pub fn outcome_unknown(&self) -> bool {
         match self.reason() {
-            Some(reason) => reason == reason::WRITE_OUTCOME_UNKNOWN,
+            Some(reason) => {
+                matches!(reason, reason::WRITE_OUTCOME_UNKNOWN | reason::REQUEST_IN_PROGRESS)
+            }
             None => match self.0.origin {
                 Origin::Unreached | Origin::Caller => false,
                 Origin::Connection => true,
@@ -264,6 +270,8 @@ pub(crate) mod tests {
         assert!(!herald(Code::InvalidArgument, reason::VALIDATION_FAILED).outcome_unknown());
         assert!(!herald(Code::Unavailable, reason::LOG_UNAVAILABLE).outcome_unknown());
         assert!(herald(Code::DeadlineExceeded, reason::WRITE_OUTCOME_UNKNOWN).outcome_unknown());
+        assert!(herald(Code::Aborted, reason::REQUEST_IN_PROGRESS).outcome_unknown());
+        assert!(!herald(Code::AlreadyExists, reason::REQUEST_ID_CONFLICT).outcome_unknown());
         for bare in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Cancelled] {
             assert!(ClientError::from(Status::new(bare, "a proxy")).outcome_unknown(), "{bare:?}");
         }

@@ -185,6 +185,15 @@ impl Client {
         self.unary(request, |request| async move { game.refund_purchase(request).await }).await
     }
 
+    /// Returns the receipt of an action by its request id.
+    pub async fn receipt(
+        &self,
+        request: proto::GetReceiptRequest,
+    ) -> Result<proto::GetReceiptResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.get_receipt(request).await }).await
+    }
+
     /// Returns what can be bought and which guilds can be joined.
     pub async fn catalog(&self) -> Result<proto::GetCatalogResponse, ClientError> {
         let mut game = self.game.clone();

@@ -2,15 +2,19 @@
 //!
 //! # The order of things
 //!
-//! Check the shape; (look up the request id, once there is an index of them;) apply
-//! the rules of the catalogue; append; answer. The rules come after the look-up, as a
-//! retry of a success has to succeed even when the catalogue has changed.
+//! Check the shape; look up the request id; apply the rules of the catalogue; append;
+//! answer. The rules come after the look-up, as a retry of a success has to succeed even
+//! when the catalogue has changed. Look-up and rules are one step (`players::claim`).
 //!
 //! # What it promises
 //!
 //! * A receipt means: the event is durable, at that place.
 //! * Every other answer says whether the event may still appear
 //!   ([`CommandError::OutcomeUnknown`]) or surely will not.
+//! * A request that was carried out is answered with its first receipt, and not carried out
+//!   again, as far back as requests are remembered.
+//! * A request stays under way until the log has answered, whatever becomes of its caller:
+//!   a record cannot be taken back ([`Settler`]).
 //! * A refused action changes nothing. It leaves a `request_rejected` event behind,
 //!   best effort, rate-limited and without delaying the answer.
 //!
@@ -18,6 +22,7 @@
 //!
 //! Transports and their codes.
 
+mod call;
 mod rejections;
 
 use std::future::{Future, ready};
@@ -30,22 +35,26 @@ use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
-use tokio::time::error::Elapsed;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{
-    Caller, Catalog, Envelope, Nothing, PlayerId, Refusal, RequestId, Source, Submission,
+    Caller, Catalog, Envelope, PlayerId, Refusal, Request, RequestId, Source, Submission,
     Violations, cloud_event_type,
 };
 use crate::event_log::{
-    AppendError, Appended, Appender, Appending, Attributes, NewRecord, partition_of_key,
+    AppendError, Appender, Appending, Attributes, NewRecord, Offset, Partition, partition_of_key,
 };
 use crate::feed::{Feed, proto_offset, proto_partition};
+use crate::players::{Claimed, Known, Players, Receipt, Ticket};
 use crate::proto::{self, game_event::Payload};
 
+use call::{Call, Ended, Orphanage, Submitted};
 use rejections::Rejections;
+
+pub use call::Settler;
 
 /// Settings of the write path.
 #[derive(Clone, Debug)]
@@ -69,8 +78,8 @@ pub struct Outcome {
     pub receipt: Option<proto::EventReceipt>,
     /// What happened, or would have.
     pub payload: Payload,
-    /// How many of the event's item the player has after it, as far as is known here; 0 when
-    /// the event is about no item.
+    /// How many of the action's item the player has after it, as far as this process knows; 0
+    /// when it is about none.
     pub owned: i64,
 }
 
@@ -92,6 +101,20 @@ pub enum CommandError {
         /// The request id to retry with.
         request_id: RequestId,
     },
+    /// An earlier call with the same request id was still under way at the deadline.
+    #[error("an earlier call with this request id is still under way")]
+    InProgress,
+    /// The player has used the request id for something else.
+    #[error("the request id was used for another action, or for other fields")]
+    Conflict,
+    /// The action that a receipt was asked for was not accepted, as far as is remembered.
+    #[error("no action with this request id was accepted since {since}")]
+    ReceiptUnknown {
+        /// The request id.
+        request_id: RequestId,
+        /// What was before is not remembered.
+        since: Timestamp,
+    },
 }
 
 #[derive(Clone, Default)]
@@ -101,6 +124,9 @@ struct Metrics {
     rejections_recorded: Counter,
     not_written: Counter,
     outcome_unknown: Counter,
+    replayed: Counter,
+    conflicts: Counter,
+    in_progress: Counter,
 }
 
 impl Metrics {
@@ -119,6 +145,14 @@ impl Metrics {
         ] {
             r.register(name, help, counter.clone());
         }
+        let r = registry.sub_registry_with_prefix("requests");
+        for (name, help, counter) in [
+            ("replayed", "Retries that were answered with the first receipt", &self.replayed),
+            ("conflicts", "Request ids that were used for another action", &self.conflicts),
+            ("in_progress", "Retries of what was still under way", &self.in_progress),
+        ] {
+            r.register(name, help, counter.clone());
+        }
     }
 }
 
@@ -128,6 +162,7 @@ struct Shared {
     options: Options,
     clock: Clock,
     feed: Feed,
+    players: Players,
     rejections: Rejections,
     metrics: Metrics,
 }
@@ -137,6 +172,7 @@ struct Shared {
 pub struct Commands {
     shared: Arc<Shared>,
     appender: Appender,
+    orphanage: Orphanage,
 }
 
 /// The write path before it is given to the runtimes.
@@ -145,23 +181,28 @@ pub struct CommandsBuilder(Arc<Shared>);
 
 impl CommandsBuilder {
     /// A write path with this catalogue, whoever keeps it up to date. `feed` lends its position
-    /// to receipts.
+    /// to receipts, `players` know what was carried out.
     pub fn build(
         options: Options,
         catalog: Arc<ArcSwap<Catalog>>,
         clock: Clock,
         feed: Feed,
+        players: Players,
         registry: &mut Registry,
     ) -> Self {
         let metrics = Metrics::default();
         metrics.register(registry);
         let rejections = Rejections::new(options.rejections_per_second);
-        Self(Arc::new(Shared { catalog, options, clock, feed, rejections, metrics }))
+        Self(Arc::new(Shared { catalog, options, clock, feed, players, rejections, metrics }))
     }
 
-    /// The write path for the runtime that owns `appender`.
-    pub fn on(&self, appender: Appender) -> Commands {
-        Commands { shared: Arc::clone(&self.0), appender }
+    /// The write path for the runtime that owns `appender`, and the settler that has to run
+    /// there.
+    pub fn on(&self, appender: Appender) -> (Commands, Settler) {
+        let orphanage = Orphanage::new();
+        let commands = Commands { shared: Arc::clone(&self.0), appender, orphanage };
+        let settler = commands.orphanage.settler(commands.clone());
+        (commands, settler)
     }
 }
 
@@ -184,108 +225,204 @@ impl Commands {
     ) -> impl Future<Output = Result<Outcome, CommandError>> + Send + use<'a> {
         // Combinators, and no async block: one that awaits what it holds takes twice the
         // room, and so does each around it, which is memory to be moved at every call.
-        match self.begin(submission, source) {
-            Err(error) => Either::Left(ready(Err(error))),
-            Ok(Begun::Checked(payload)) => {
-                Either::Left(ready(Ok(Outcome { receipt: None, payload, owned: 0 })))
-            }
-            Ok(Begun::Submitted(submitted, appended)) => {
-                let deadline =
-                    deadline.unwrap_or_else(|| Instant::now() + self.shared.options.write_timeout);
-                let appended = tokio::time::timeout_at(deadline, appended);
-                Either::Right(appended.map(|appended| self.finish(submitted, appended)))
-            }
-        }
-    }
-
-    /// Checks an action and hands its event to the log.
-    fn begin(&self, submission: Submission, source: Source) -> Result<Begun, CommandError> {
-        let shared = &*self.shared;
+        let by = || deadline.unwrap_or_else(|| Instant::now() + self.shared.options.write_timeout);
+        let ready = |answer| Either::Left(ready(answer));
         let method = submission.method();
-        // One for all of the action, which may change meanwhile.
-        let catalog = shared.catalog.load();
-        let request = match submission.parse(&catalog) {
+        let request = match submission.parse(&self.shared.catalog.load()) {
             Ok(request) => request,
-            Err(refusal) => return Err(self.refuse(method, refusal, source)),
+            Err(refusal) => return ready(Err(self.refuse(method, refusal, source))),
         };
         let event_id = request.event_id();
-        let payload = match request.action.decide(&catalog, &Nothing) {
-            Ok(terms) => request.action.payload(event_id, &terms),
-            Err(violations) => {
-                return Err(self.refuse(method, request.refused(violations), source));
-            }
-        };
-        if request.validate_only {
-            return Ok(Begun::Checked(payload));
-        }
-
-        let accept_time = shared.clock.now();
         let request_id = request.request_id;
-        let appended = self.append(
-            Some(request.player_id),
-            source,
-            Draft {
-                event_id,
-                request_id: Some(request_id),
-                client_context: request.client_context,
-                accept_time,
-                payload: payload.clone(),
-            },
-        );
-        let submitted = Submitted { event_id, request_id, accept_time, payload };
-        Ok(Begun::Submitted(submitted, appended))
-    }
-
-    /// Says what became of an event.
-    fn finish(
-        &self,
-        submitted: Submitted,
-        appended: Result<Result<Appended, AppendError>, Elapsed>,
-    ) -> Result<Outcome, CommandError> {
-        let shared = &*self.shared;
-        let Submitted { event_id, request_id, accept_time, payload } = submitted;
-        let unknown = || {
-            shared.metrics.outcome_unknown.inc();
-            CommandError::OutcomeUnknown { event_id, request_id }
-        };
-        match appended {
-            Ok(Ok(appended)) => {
-                shared.metrics.accepted.inc();
-                let receipt = self.receipt(event_id, request_id, accept_time, &appended);
-                Ok(Outcome { receipt: Some(receipt), payload, owned: 0 })
+        match self.claim(&request, event_id) {
+            Claim::Answered(answer) => ready(answer),
+            Claim::Refused(violations) => {
+                ready(Err(self.refuse(method, request.refused(violations), source)))
             }
-            Ok(Err(AppendError::OutcomeUnknown(reason))) => {
-                tracing::warn!(%event_id, %reason, "nobody knows whether an event is written");
-                Err(unknown())
+            Claim::New(new) if !new.ticket.again => {
+                let call = self.write(request, source, event_id, new);
+                let unknown = move |_elapsed| self.unknown(event_id, request_id);
+                Either::Right(Either::Left(timeout_at(by(), call).map(move |ended| {
+                    match ended.map_err(unknown)? {
+                        Ended::Answered(answer) => answer,
+                        // Only what is written again, which is below.
+                        Ended::Twice(_) => Err(self.unknown(event_id, request_id)),
+                    }
+                })))
             }
-            Ok(Err(error)) => {
-                shared.metrics.not_written.inc();
-                Err(CommandError::NotWritten(error))
+            // These are rare, and long. An event is handed over before anybody waits, so that
+            // whatever is claimed is settled.
+            Claim::New(new) => {
+                let call = self.write(request.clone(), source.clone(), event_id, new);
+                let step = Step::Ends(call);
+                let patiently = self.patiently(method, request, source, step, by());
+                Either::Right(Either::Right(patiently.boxed()))
             }
-            Err(_) => Err(unknown()),
+            Claim::UnderWay(outcome) => {
+                let step = Step::Settles(outcome);
+                let patiently = self.patiently(method, request, source, step, by());
+                Either::Right(Either::Right(patiently.boxed()))
+            }
         }
     }
 
-    fn receipt(
+    /// The receipt of an action by its request id.
+    ///
+    /// # Errors
+    ///
+    /// Also [`CommandError::InProgress`] and [`CommandError::ReceiptUnknown`].
+    pub fn receipt(
         &self,
-        event_id: Uuid,
+        _caller: &Caller,
+        request: proto::GetReceiptRequest,
+    ) -> Result<proto::EventReceipt, CommandError> {
+        let mut violations = Violations::default();
+        let player_id = violations.take("player_id", PlayerId::parse(request.player_id));
+        let request_id = match request.request_id.as_str() {
+            "" => Err("missing".into()),
+            text => RequestId::parse(text),
+        };
+        let request_id = violations.take("request_id", request_id);
+        let (Some(player_id), Some(request_id)) = (player_id, request_id) else {
+            return Err(CommandError::Rejected(violations));
+        };
+        match self.shared.players.receipt(&player_id, request_id) {
+            Receipt::NotReady => Err(not_ready()),
+            Receipt::Known(known) => Ok(self.receipt_of(request_id, &known, true)),
+            Receipt::InProgress => Err(CommandError::InProgress),
+            Receipt::Unknown(since) => Err(CommandError::ReceiptUnknown { request_id, since }),
+        }
+    }
+
+    /// How far back requests are recognised.
+    pub fn horizon(&self) -> proto::RequestHorizon {
+        self.shared.players.horizon()
+    }
+
+    /// Carries out a request that is under way already, or may be in the log: waits for what
+    /// becomes of that, and tries anew when it is not written.
+    async fn patiently<'a>(
+        &'a self,
+        method: &'static str,
+        request: Request,
+        source: Source,
+        mut step: Step<'a>,
+        by: Instant,
+    ) -> Result<Outcome, CommandError> {
+        let (event_id, request_id) = (request.event_id(), request.request_id);
+        loop {
+            match step {
+                Step::Settles(outcome) => {
+                    if timeout_at(by, outcome).await.is_err() {
+                        self.shared.metrics.in_progress.inc();
+                        return Err(CommandError::InProgress);
+                    }
+                }
+                Step::Ends(call) => {
+                    let ended = timeout_at(by, call).await;
+                    match ended.map_err(|_elapsed| self.unknown(event_id, request_id))? {
+                        Ended::Answered(answer) => return answer,
+                        Ended::Twice(outcome) => {
+                            step = Step::Settles(outcome);
+                            continue;
+                        }
+                    }
+                }
+            }
+            step = match self.claim(&request, event_id) {
+                Claim::Answered(answer) => return answer,
+                Claim::Refused(violations) => {
+                    return Err(self.refuse(method, request.refused(violations), source));
+                }
+                Claim::UnderWay(outcome) => Step::Settles(outcome),
+                Claim::New(new) => {
+                    Step::Ends(self.write(request.clone(), source.clone(), event_id, new))
+                }
+            };
+        }
+    }
+
+    /// Looks for a request, and begins it when it is new.
+    fn claim(&self, request: &Request, event_id: Uuid) -> Claim {
+        let Shared { players, catalog, metrics, .. } = &*self.shared;
+        let key = request.player_id.as_str().as_bytes();
+        let partition = partition_of_key(key, self.appender.log().key_partitions());
+        match players.claim(request, event_id, partition, &catalog.load()) {
+            Claimed::New(ticket, payload, owned) => {
+                Claim::New(New { ticket, partition, payload, owned })
+            }
+            Claimed::UnderWay(outcome) => Claim::UnderWay(outcome),
+            Claimed::Refused(violations) => Claim::Refused(violations),
+            Claimed::NotReady => {
+                metrics.not_written.inc();
+                Claim::Answered(Err(not_ready()))
+            }
+            Claimed::Conflict => {
+                metrics.conflicts.inc();
+                Claim::Answered(Err(CommandError::Conflict))
+            }
+            Claimed::Valid(payload, owned) => {
+                Claim::Answered(Ok(Outcome { receipt: None, payload, owned }))
+            }
+            Claimed::Known(_, payload, owned) if request.validate_only => {
+                Claim::Answered(Ok(Outcome { receipt: None, payload, owned }))
+            }
+            Claimed::Known(known, payload, owned) => {
+                metrics.replayed.inc();
+                let receipt = Some(self.receipt_of(request.request_id, &known, true));
+                Claim::Answered(Ok(Outcome { receipt, payload, owned }))
+            }
+        }
+    }
+
+    /// Hands the event of a claimed request to the log.
+    fn write(&self, request: Request, source: Source, event_id: Uuid, new: New) -> Call<'_> {
+        let New { ticket, partition, payload, owned } = new;
+        let accept_time = self.shared.clock.now();
+        let request_id = request.request_id;
+        let draft = Draft {
+            event_id,
+            request_id: Some(request_id),
+            client_context: request.client_context,
+            accept_time,
+            checked_through: ticket.checked_through,
+            payload: payload.clone(),
+        };
+        let appending = self.append(Some(request.player_id), partition, source, draft);
+        let submitted = Submitted { ticket, event_id, request_id, accept_time, payload, owned };
+        Call::new(self, submitted, appending)
+    }
+
+    fn unknown(&self, event_id: Uuid, request_id: RequestId) -> CommandError {
+        self.shared.metrics.outcome_unknown.inc();
+        CommandError::OutcomeUnknown { event_id, request_id }
+    }
+
+    fn receipt_of(
+        &self,
         request_id: RequestId,
-        accept_time: Timestamp,
-        appended: &Appended,
+        known: &Known,
+        replayed: bool,
     ) -> proto::EventReceipt {
         proto::EventReceipt {
-            event_id: event_id.to_string(),
+            event_id: known.event_id.to_string(),
             request_id: request_id.to_string(),
-            cursor: self.shared.feed.cursor_behind(appended),
-            accept_time: Some(accept_time.into()),
-            replayed: false,
-            partition: proto_partition(appended.partition),
-            offset: proto_offset(appended.offset),
+            cursor: self.shared.feed.cursor_behind(&known.appended),
+            accept_time: Some(known.accept_time.into()),
+            replayed,
+            partition: proto_partition(known.appended.partition),
+            offset: proto_offset(known.appended.offset),
         }
     }
 
     /// Hands an event to the log.
-    fn append(&self, player_id: Option<PlayerId>, source: Source, draft: Draft) -> Appending {
+    fn append(
+        &self,
+        player_id: Option<PlayerId>,
+        partition: Partition,
+        source: Source,
+        draft: Draft,
+    ) -> Appending {
         let key = player_id.as_ref().map(|id| Bytes::copy_from_slice(id.as_str().as_bytes()));
         let attributes = Attributes {
             id: draft.event_id,
@@ -293,16 +430,11 @@ impl Commands {
             time: draft.accept_time,
             traceparent: source.traceparent.clone(),
         };
-        // Without a player any partition is right; the event's id spreads them.
-        let partition = partition_of_key(
-            key.as_deref().unwrap_or(draft.event_id.as_bytes()),
-            self.appender.log().key_partitions(),
-        );
         let value = Envelope {
             event_id: draft.event_id,
             player_id,
             accept_time: draft.accept_time,
-            checked_through: 0,
+            checked_through: draft.checked_through,
             origin: source.into_origin(draft.request_id, draft.client_context),
             payload: draft.payload,
         }
@@ -326,10 +458,16 @@ impl Commands {
                 request_id: refusal.request_id,
                 client_context: refusal.client_context,
                 accept_time: now,
+                // Its id is random: nobody looks for another one.
+                checked_through: 0,
                 payload: Payload::RequestRejected(rejected),
             };
+            // Without a player any partition is right; the event's id spreads them.
+            let player = refusal.player_id.as_ref().map(|player| player.as_str().as_bytes());
+            let key = player.unwrap_or(draft.event_id.as_bytes());
+            let partition = partition_of_key(key, self.appender.log().key_partitions());
             // Handed over at once; nobody waits for what becomes of it.
-            drop(self.append(refusal.player_id, source, draft));
+            drop(self.append(refusal.player_id, partition, source, draft));
         }
         CommandError::Rejected(refusal.violations)
     }
@@ -342,20 +480,36 @@ fn random_id(now: Timestamp) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos))
 }
 
-/// An action that was checked.
-enum Begun {
-    /// And was not to be more than that.
-    Checked(Payload),
-    /// And whose event was handed to the log.
-    Submitted(Submitted, Appending),
+/// What is answered until the log was read.
+fn not_ready() -> CommandError {
+    CommandError::NotWritten(AppendError::Unavailable("the log is still being read".into()))
 }
 
-/// What the receipt of an event is made of.
-struct Submitted {
-    event_id: Uuid,
-    request_id: RequestId,
-    accept_time: Timestamp,
+/// What comes of looking for a request.
+enum Claim {
+    /// The answer.
+    Answered(Result<Outcome, CommandError>),
+    Refused(Violations),
+    /// A wait until it is known what becomes of an earlier call.
+    UnderWay(OwnedNotified),
+    New(New),
+}
+
+/// What a patient call waits for.
+#[allow(clippy::large_enum_variant, reason = "there is one, in a future that is boxed")]
+enum Step<'a> {
+    /// What becomes of another call, or of an event that may be there twice.
+    Settles(OwnedNotified),
+    /// Its own event.
+    Ends(Call<'a>),
+}
+
+/// An event to be written.
+struct New {
+    ticket: Ticket,
+    partition: Partition,
     payload: Payload,
+    owned: i64,
 }
 
 /// What an event is made of beside its player and its source.
@@ -364,6 +518,7 @@ struct Draft {
     request_id: Option<RequestId>,
     client_context: Option<proto::ClientContext>,
     accept_time: Timestamp,
+    checked_through: Offset,
     payload: Payload,
 }
 

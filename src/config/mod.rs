@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
 use crate::telemetry::{self, Format};
-use crate::{commands, feed, grpc};
+use crate::{commands, feed, grpc, players};
 
 pub use catalog::CatalogFile;
 pub use log::{KafkaSettings, LogOptions, LogSettings};
@@ -103,6 +103,27 @@ pub struct Settings {
         help_heading = "Actions"
     )]
     pub rejections_per_second: String,
+
+    /// How long a request id is remembered, so that a retry is recognised
+    #[arg(
+        long,
+        env = "HERALD_REQUEST_HORIZON",
+        value_name = "DURATION",
+        default_value = "1h",
+        help_heading = "Actions"
+    )]
+    pub request_horizon: String,
+
+    /// Most request ids that are remembered, about 100 bytes each; beyond it the oldest are
+    /// forgotten early
+    #[arg(
+        long,
+        env = "HERALD_REQUEST_INDEX_ENTRIES",
+        value_name = "N",
+        default_value = "2000000",
+        help_heading = "Actions"
+    )]
+    pub request_index_entries: String,
 
     /// Which headers are kept with events: "default", "all", "none", or names separated by
     /// commas; credentials never are
@@ -223,6 +244,8 @@ pub struct Config {
     pub grpc: grpc::Options,
     /// For the write path.
     pub commands: commands::Options,
+    /// For what players have and have asked for.
+    pub players: players::Options,
     /// What can be bought and joined.
     pub catalog: Catalog,
     /// The file that it was read from, if it was one.
@@ -415,6 +438,15 @@ impl Settings {
                     1_000_000,
                 ),
             },
+            players: players::Options {
+                request_max_age: duration("request-horizon", &self.request_horizon, &mut p),
+                request_max_entries: p.number(
+                    "request-index-entries",
+                    &self.request_index_entries,
+                    1_000,
+                    1_000_000_000,
+                ),
+            },
             catalog,
             catalog_file,
             feed: feed::Options {
@@ -567,6 +599,8 @@ mod tests {
             "--catalog=/nowhere.toml",
             "--write-timeout=0s",
             "--rejections-per-second=x",
+            "--request-horizon=for-ever",
+            "--request-index-entries=10",
             "--record-headers=authorization",
             "--remote-address=half",
             "--trusted-proxies=10.0.0.0/99",
@@ -580,7 +614,7 @@ mod tests {
             "--data-dir=",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 24, "{problems:#?}");
+        assert_eq!(problems.len(), 26, "{problems:#?}");
     }
 
     #[test]

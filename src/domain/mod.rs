@@ -26,5 +26,5 @@ pub use origin::{
     AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
     client_address,
 };
-pub use possessions::{Nothing, Possessions, Price, Purchase, Terms};
+pub use possessions::{Nothing, Possessions, Price, Purchase, Terms, item_change};
 pub use violation::{MAX_VIOLATIONS, Violations};

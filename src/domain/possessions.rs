@@ -47,7 +47,7 @@ impl Possessions for Nothing {
 
 /// What the server adds to an action when it accepts it: all of an event's payload that the
 /// client has not said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Terms {
     /// Nothing.
     None,
@@ -58,7 +58,7 @@ pub enum Terms {
 }
 
 /// The price of one of an item.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Price {
     /// In minor units of the currency.
     pub unit_price: i64,
@@ -69,7 +69,7 @@ pub struct Price {
 }
 
 /// A purchase that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Purchase {
     /// What was bought.
     pub item_id: Arc<str>,
@@ -107,5 +107,17 @@ impl Terms {
             Self::None => None,
             Self::Price(price) | Self::Purchase(Purchase { price, .. }) => Some(price),
         }
+    }
+}
+
+/// The item that an event gives to its player or takes away, and how many (below zero when it
+/// takes them).
+pub fn item_change(payload: &Payload) -> Option<(&str, i64)> {
+    match payload {
+        Payload::ItemPurchased(e) => Some((&e.item_id, e.quantity.into())),
+        Payload::ItemGranted(e) => Some((&e.item_id, e.quantity.into())),
+        Payload::ItemConsumed(e) => Some((&e.item_id, -i64::from(e.quantity))),
+        Payload::PurchaseRefunded(e) => Some((&e.item_id, -i64::from(e.quantity))),
+        _ => None,
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Mood {
     Silent,
     /// They are refused.
     Failing(AppendError),
+    /// They are neither appended nor answered, until they are let go.
+    Holding,
+    /// They are appended, and nobody knows.
+    Vague,
 }
 
 /// See the module.
@@ -38,7 +42,8 @@ struct Shared {
     /// The start of each, and what is at each offset from there on, if anything is.
     partitions: Vec<(Offset, Vec<Option<Record>>)>,
     mood: Mood,
-    kept_back: Vec<Ack>,
+    kept_back: Vec<(Ack, Appended)>,
+    held: Vec<(NewRecord, Ack)>,
 }
 
 impl MemoryLog {
@@ -48,6 +53,7 @@ impl MemoryLog {
             partitions: vec![(0, Vec::new()); partitions],
             mood: Mood::Well,
             kept_back: Vec::new(),
+            held: Vec::new(),
         };
         Arc::new(Self {
             shared: Arc::new(Mutex::new(shared)),
@@ -63,6 +69,25 @@ impl MemoryLog {
 
     pub fn set_mood(&self, mood: Mood) {
         self.shared.lock().unwrap().mood = mood;
+    }
+
+    /// Gives the acknowledgements that were kept back.
+    pub fn acknowledge(&self) {
+        let kept_back = std::mem::take(&mut self.shared.lock().unwrap().kept_back);
+        kept_back.into_iter().for_each(|(ack, appended)| ack.complete(Ok(appended)));
+    }
+
+    /// Does with the records that were held as this mood has it.
+    pub fn let_go(&self, mood: Mood) {
+        self.set_mood(mood);
+        let held = std::mem::take(&mut self.shared.lock().unwrap().held);
+        held.into_iter().for_each(|(record, ack)| self.submit(record, ack));
+    }
+
+    /// All records of a partition.
+    pub fn records(&self, partition: u32) -> Vec<Record> {
+        let shared = self.shared.lock().unwrap();
+        shared.partitions[partition as usize].1.iter().flatten().cloned().collect()
     }
 
     /// Adds a record as somebody else would.
@@ -158,12 +183,15 @@ impl EventLog for MemoryLog {
         if let Mood::Failing(error) = &shared.mood {
             return ack.complete(Err(error.clone()));
         }
+        if shared.mood == Mood::Holding {
+            return shared.held.push((record, ack));
+        }
         let appended = shared.append(record.partition, record.key, record.value);
         self.publish(&shared);
-        if shared.mood == Mood::Silent {
-            shared.kept_back.push(ack);
-        } else {
-            ack.complete(Ok(appended));
+        match shared.mood {
+            Mood::Silent => shared.kept_back.push((ack, appended)),
+            Mood::Vague => ack.complete(Err(AppendError::OutcomeUnknown("a bad day".into()))),
+            _ => ack.complete(Ok(appended)),
         }
     }
 

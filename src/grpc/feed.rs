@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::frames::{self, OneMessage};
 use super::stubs::event_feed_service_server::EventFeedService;
 use super::{Options, ResponseBody, request, status};
+use crate::commands::Commands;
 use crate::feed::{Lane, PollAnswer, Reader};
 use crate::proto;
 
@@ -28,12 +29,14 @@ pub(super) const STREAM_EVENTS: &str = "/game.v1.EventFeedService/StreamEvents";
 /// The service of one runtime.
 pub(super) struct EventFeed {
     feed: Lane,
+    /// Knows how far back requests are recognised, which the feed does not.
+    commands: Commands,
     options: Arc<Options>,
 }
 
 impl EventFeed {
-    pub fn new(feed: Lane, options: Arc<Options>) -> Self {
-        Self { feed, options }
+    pub fn new(feed: Lane, commands: Commands, options: Arc<Options>) -> Self {
+        Self { feed, commands, options }
     }
 }
 
@@ -53,7 +56,9 @@ impl EventFeedService for EventFeed {
         &self,
         _: Request<proto::GetFeedRequest>,
     ) -> Result<Response<proto::GetFeedResponse>, Status> {
-        Ok(Response::new(self.feed.feed().describe().await?))
+        let mut feed = self.feed.feed().describe().await?;
+        feed.request_horizon = Some(self.commands.horizon());
+        Ok(Response::new(feed))
     }
 }
 

@@ -118,9 +118,11 @@ impl GameService for Game {
 
     async fn get_receipt(
         &self,
-        _: Request<proto::GetReceiptRequest>,
+        request: Request<proto::GetReceiptRequest>,
     ) -> Result<Response<proto::GetReceiptResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = request::caller(&self.options);
+        let receipt = Some(self.commands.receipt(&caller, request.into_inner())?);
+        Ok(Response::new(proto::GetReceiptResponse { receipt }))
     }
 
     async fn get_catalog(

@@ -26,6 +26,9 @@ const OVERLOADED_RETRY: Duration = Duration::from_millis(100);
 /// When to come back after the log could not be reached.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
+/// When to come back after an earlier call was still under way.
+const IN_PROGRESS_RETRY: Duration = Duration::from_millis(250);
+
 /// The most characters of a reason's text that come from a library or the system.
 const MAX_FOREIGN_TEXT: usize = 500;
 
@@ -143,6 +146,21 @@ impl From<CommandError> for Status {
                     [("event_id", event_id.to_string()), ("request_id", request_id.to_string())],
                 ),
             ),
+            CommandError::InProgress => {
+                let mut details = reason("REQUEST_IN_PROGRESS");
+                details.set_retry_info(Some(IN_PROGRESS_RETRY));
+                status(Code::Aborted, error.to_string(), details)
+            }
+            CommandError::Conflict => {
+                status(Code::AlreadyExists, error.to_string(), reason("REQUEST_ID_CONFLICT"))
+            }
+            CommandError::ReceiptUnknown { request_id, since } => {
+                let mut details =
+                    reason_with("RECEIPT_UNKNOWN", [("horizon_start", since.to_string())]);
+                let description = "it may have been accepted before horizon_start";
+                details.set_resource_info("receipt", request_id.to_string(), "", description);
+                status(Code::NotFound, error.to_string(), details)
+            }
         }
     }
 }
@@ -194,6 +212,7 @@ impl From<FeedError> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::domain::RequestId;
 
     /// Code, reason, and whether there is a RetryInfo: what clients decide on.
@@ -216,6 +235,10 @@ mod tests {
         let unknown = CommandError::OutcomeUnknown {
             event_id: uuid::Uuid::from_u128(1),
             request_id: RequestId::random(),
+        };
+        let receipt_unknown = CommandError::ReceiptUnknown {
+            request_id: RequestId::random(),
+            since: Timestamp::default(),
         };
         for (status, code, reason, retry) in [
             (malformed("x"), Code::InvalidArgument, "MESSAGE_MALFORMED", false),
@@ -242,6 +265,9 @@ mod tests {
                 false,
             ),
             (unknown.into(), Code::DeadlineExceeded, "WRITE_OUTCOME_UNKNOWN", false),
+            (CommandError::InProgress.into(), Code::Aborted, "REQUEST_IN_PROGRESS", true),
+            (CommandError::Conflict.into(), Code::AlreadyExists, "REQUEST_ID_CONFLICT", false),
+            (receipt_unknown.into(), Code::NotFound, "RECEIPT_UNKNOWN", false),
             (
                 FeedError::CursorExpired(valid.clone()).into(),
                 Code::OutOfRange,
@@ -297,6 +323,18 @@ mod tests {
         let metadata = &details.error_info().unwrap().metadata;
         assert_eq!(metadata["request_id"], request_id.to_string());
         assert_eq!(metadata["event_id"], event_id.to_string());
+    }
+
+    #[test]
+    fn an_unknown_receipt_says_how_far_back_that_is_sure() {
+        let request_id = RequestId::random();
+        let since = Timestamp::from_millis(1_700_000_000_000);
+        let status: Status = CommandError::ReceiptUnknown { request_id, since }.into();
+        let details = status.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!(metadata["horizon_start"], "2023-11-14T22:13:20.000Z");
+        let resource = details.resource_info().unwrap();
+        assert_eq!(resource.resource_name, request_id.to_string());
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Lane {
             .map_err(StartError::Thread)?;
         let (appender, acks) = Appender::new(Arc::clone(&setup.log));
         let (feed, relay) = setup.feed.lane();
-        let rooms = Rooms { commands: setup.commands.on(appender), feed };
+        let (commands, settler) = setup.commands.on(appender);
+        let rooms = Rooms { commands, feed };
         let (access_log, tasks) = (setup.access_log, setup.tasks);
         let addresses = setup.options.addresses;
         let transport =
@@ -102,6 +103,7 @@ impl Lane {
             .spawn(move || {
                 runtime.block_on(async {
                     tasks.spawn("acknowledgements", Death::Fatal, acks.run());
+                    tasks.spawn("settler", Death::Fatal, settler.run());
                     tasks.spawn("feed relay", Death::Fatal, relay.run());
                     tasks.spawn("access log", Death::Fatal, flush(access_log.clone()));
                     serve(&tasks, transport, addresses, arriving, stopped).await;

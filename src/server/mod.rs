@@ -42,7 +42,7 @@ use crate::event_log::local::{self, LocalLog};
 use crate::event_log::{EventLog, Health as LogHealth};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
-use crate::players::{self, Players};
+use crate::players::Players;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
@@ -153,13 +153,13 @@ impl Server {
         let catalog = Arc::new(ArcSwap::from_pointee(config.catalog));
         let catalog_metrics = catalog::Metrics::default();
         catalog_metrics.register(&catalog, &mut registry);
-        let players =
-            Players::build(players::Options::default(), config.clock.clone(), &mut registry);
+        let players = Players::build(config.players, config.clock.clone(), &mut registry);
         let commands = CommandsBuilder::build(
             config.commands,
             Arc::clone(&catalog),
             config.clock,
             feed.clone(),
+            players.clone(),
             &mut registry,
         );
         let calls = grpc::register_metrics(&mut registry);
@@ -232,7 +232,6 @@ impl Server {
         let stopping = watch::Sender::new(false);
         let (log, feed, players) = (self.log.clone(), self.feed.clone(), self.players.clone());
         let projection = Projection::new(log, feed, players, stopping.subscribe());
-        let players_ready = projection.ready();
         tasks.spawn("players", Death::Fatal, projection.run());
 
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
@@ -242,7 +241,7 @@ impl Server {
             watch_health(
                 self.log.health(),
                 self.feed.live(),
-                players_ready,
+                self.players.ready(),
                 stopping.subscribe(),
                 self.health.clone(),
                 serving_tx,

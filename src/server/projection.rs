@@ -29,8 +29,6 @@ pub(super) struct Projection {
     log: Arc<dyn EventLog>,
     feed: Feed,
     players: Players,
-    /// Set once the players are known up to the end that the log had at the start.
-    ready: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -50,12 +48,7 @@ impl Projection {
         players: Players,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { log, feed, players, ready: watch::Sender::new(false), stopping }
-    }
-
-    /// Whether the players are known, and changes of that.
-    pub fn ready(&self) -> watch::Receiver<bool> {
-        self.ready.subscribe()
+        Self { log, feed, players, stopping }
     }
 
     /// Keeps up for as long as it is polled.
@@ -144,10 +137,9 @@ impl Projection {
         let bounds = self.log.bounds().await?;
         let is_this = |log: LogId| log == bounds.log;
         if !self.players.applied().is_some_and(|(log, _)| is_this(log)) {
-            self.ready.send_replace(false);
             self.players.restart(bounds.log, bounds.start);
         }
-        let is_ready = *self.ready.borrow();
+        let is_ready = *self.players.ready().borrow();
         if !is_ready && !way.as_ref().is_some_and(|way| is_this(way.log)) {
             let from = self.players.applied().map_or_else(Position::default, |(_, from)| from);
             let now = Instant::now();
@@ -162,7 +154,7 @@ impl Projection {
         let (_, position) = self.players.applied().filter(|(of, _)| *of == log)?;
         if let Some(done) = way.take_if(|way| position.covers(&way.goal)) {
             done.tell_the_end();
-            self.ready.send_replace(true);
+            self.players.set_ready();
         } else if let Some(way) = way {
             way.tell(&position);
         }
@@ -224,7 +216,7 @@ mod tests {
             let players = Players::build(players::Options::default(), clock, &mut registry);
             let stopping = watch::Sender::new(false).subscribe();
             let projection = Projection::new(as_log, feed.clone(), players.clone(), stopping);
-            let (ready, tasks) = (projection.ready(), Tasks::new());
+            let (ready, tasks) = (players.ready(), Tasks::new());
             let this = Self { log, feed, players, ready, tasks };
             this.push(events);
             this.tasks.spawn("players", Death::Fatal, projection.run());

@@ -63,6 +63,7 @@ impl TestServer {
             })
         });
         let (address, admin) = addresses.await.expect("the server must start");
+        while !get(admin, "/ready").await.0.starts_with("HTTP/1.1 200") {}
         Self { address, admin, flags, dir, stop, thread }
     }
 

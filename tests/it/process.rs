@@ -28,13 +28,17 @@ impl Process {
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
-            if let Some((_, rest)) = line.split_once("\"grpc\":\"") {
-                break rest.split('"').next().unwrap().to_owned();
+        let mut until = |what: &str| {
+            loop {
+                line.clear();
+                assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
+                if let Some((_, rest)) = line.split_once(what) {
+                    break rest.split('"').next().unwrap().to_owned();
+                }
             }
         };
+        let address = until("\"grpc\":\"");
+        until("\"writes\":true");
         Self { child, lines, address }
     }
 

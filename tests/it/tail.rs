@@ -1,7 +1,7 @@
 //! `herald tail`, the real binary against the real server.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -336,4 +336,51 @@ async fn a_place_that_retention_removed_is_left_as_it_was_told() {
     assert!(went_on.status.success(), "{}", told(&went_on));
     assert!(told(&went_on).contains("gap: "), "{}", told(&went_on));
     assert_ne!(std::fs::read_to_string(&file).unwrap().trim(), oldest);
+}
+
+/// A proxy that loses the answers of its first connections, and passes on all of the others.
+fn forgetful(server: SocketAddr, lost: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let Ok(client) = client else { return };
+            let upstream = TcpStream::connect(server).unwrap();
+            let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            pipe(from, to);
+            if number >= lost {
+                pipe(upstream, client);
+                continue;
+            }
+            std::thread::spawn(move || {
+                let (mut upstream, mut client) = (upstream, client);
+                let mut passed = 0;
+                let mut some = [0; 1024];
+                // The answers to the settings of the connection come through.
+                while let Ok(count @ 1..) = upstream.read(&mut some) {
+                    passed += count;
+                    if passed > 100 || client.write_all(&some[..count]).is_err() {
+                        break;
+                    }
+                }
+                let _ = (upstream.shutdown(Shutdown::Both), client.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_command_that_got_no_answer_tries_again_and_does_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(dir.path(), &[]);
+    let proxy = forgetful(socket(&server), 1);
+    let args = ["purchase", "--item", "sword", "--player", "alice", "--server"];
+    let bought = Command::new(binary()).args(args).arg(proxy.to_string()).output().unwrap();
+    let (stdout, stderr) = (bought.stdout, bought.stderr);
+    let stdout = String::from_utf8(stdout).unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(bought.status.success(), "{stderr}");
+    assert!(stderr.contains("outcome unknown, trying again: request id"), "{stderr}");
+    assert!(stdout.contains("(written before)") && stdout.contains("offset 0"), "{stdout}");
 }

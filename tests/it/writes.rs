@@ -2,12 +2,14 @@
 
 use herald::proto::game_event::Payload;
 use herald::proto::{
-    ClientContext, DeliveredEvent, GetCatalogRequest, JoinGuildRequest, PurchaseItemRequest,
-    StartSessionRequest, StreamEventsRequest, Transport,
+    ClientContext, DeliveredEvent, EventReceipt, GetCatalogRequest, GetFeedRequest,
+    GetReceiptRequest, JoinGuildRequest, PurchaseItemRequest, StartSessionRequest,
+    StreamEventsRequest, Transport,
 };
 use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
 
-use crate::harness::{EARLIEST, TestServer, after, fields, purchase, reason};
+use crate::harness::{EARLIEST, TestServer, after, binary, fields, get, purchase, reason};
 
 const REQUEST_ID: &str = "6f1c1d2e-8a3b-4c5d-9e0f-1a2b3c4d5e6f";
 
@@ -62,19 +64,99 @@ async fn the_cursor_of_a_receipt_is_just_behind_its_event() {
 }
 
 #[tokio::test]
-async fn a_retry_describes_the_same_event() {
-    let server = TestServer::start(&[]).await;
-    let mut game = server.game().await;
+async fn a_retry_is_answered_with_the_first_receipt_also_after_a_restart() {
+    let mut server = TestServer::start(&["--key-partitions=3"]).await;
     let request =
         PurchaseItemRequest { request_id: REQUEST_ID.into(), ..purchase("alice", "sword") };
-    let first = game.purchase_item(request.clone()).await.unwrap().into_inner().receipt.unwrap();
-    let shouted = PurchaseItemRequest { request_id: REQUEST_ID.to_uppercase(), ..request.clone() };
-    let retry = game.purchase_item(shouted).await.unwrap().into_inner().receipt.unwrap();
-    assert_eq!(first.event_id, retry.event_id);
+    let bought = server.game().await.purchase_item(request.clone()).await.unwrap().into_inner();
+    let first = bought.receipt.clone().unwrap();
     assert_eq!(first.request_id, REQUEST_ID);
-    let other = PurchaseItemRequest { quantity: Some(2), ..request };
-    let other = game.purchase_item(other).await.unwrap().into_inner().receipt.unwrap();
-    assert_ne!(first.event_id, other.event_id, "another action is another event");
+    for restart in [false, true] {
+        if restart {
+            server = server.restart().await;
+        }
+        let mut game = server.game().await;
+        let shouted =
+            PurchaseItemRequest { request_id: REQUEST_ID.to_uppercase(), ..request.clone() };
+        let retry = game.purchase_item(shouted).await.unwrap().into_inner();
+        assert_eq!(retry.purchase, bought.purchase);
+        let retry = retry.receipt.unwrap();
+        assert!(retry.replayed);
+        let same = |receipt: &EventReceipt| EventReceipt {
+            cursor: String::new(),
+            replayed: false,
+            ..receipt.clone()
+        };
+        assert_eq!(same(&retry), same(&first));
+        let request = after(&retry.cursor);
+        let behind = StreamEventsRequest { start: request, ..Default::default() };
+        assert!(server.events_with(behind).await.is_empty());
+
+        let other = PurchaseItemRequest { quantity: Some(2), ..request_of(REQUEST_ID) };
+        let refused = game.purchase_item(other).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::AlreadyExists, "REQUEST_ID_CONFLICT")
+        );
+        let asked = game.get_receipt(receipt_of(REQUEST_ID)).await.unwrap().into_inner();
+        assert_eq!(same(&asked.receipt.unwrap()), same(&first));
+        assert_eq!(server.events().await.len(), 1, "nothing was written twice");
+    }
+}
+
+fn request_of(request_id: &str) -> PurchaseItemRequest {
+    PurchaseItemRequest { request_id: request_id.into(), ..purchase("alice", "sword") }
+}
+
+fn receipt_of(request_id: &str) -> GetReceiptRequest {
+    GetReceiptRequest { player_id: "alice".into(), request_id: request_id.into() }
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_not_there_says_since_when_that_is_sure() {
+    let flags = ["--request-horizon=5m", "--request-index-entries=6400"];
+    let server = TestServer::start(&flags).await;
+    let mut game = server.game().await;
+    let unknown = game.get_receipt(receipt_of(REQUEST_ID)).await.unwrap_err();
+    assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "RECEIPT_UNKNOWN"));
+    let details = unknown.get_error_details();
+    assert!(details.error_info().unwrap().metadata.contains_key("horizon_start"));
+    assert_eq!(details.resource_info().unwrap().resource_name, REQUEST_ID);
+    let wrong = game.get_receipt(GetReceiptRequest::default()).await.unwrap_err();
+    assert_eq!(fields(&wrong), ["player_id", "request_id"]);
+
+    game.purchase_item(request_of(REQUEST_ID)).await.unwrap();
+    let feed = server.feed().await.get_feed(GetFeedRequest {}).await.unwrap().into_inner();
+    let horizon = feed.request_horizon.unwrap();
+    assert_eq!((horizon.entries, horizon.max_entries), (1, 6400));
+    assert_eq!(horizon.max_age.unwrap().seconds, 300);
+    let (_, metrics) = get(server.admin, "/metrics").await;
+    assert!(metrics.contains("herald_requests_entries 1"), "{metrics}");
+    assert!(metrics.contains("herald_requests_horizon_seconds 300"), "{metrics}");
+    let age = feed_age(horizon.start_time.unwrap());
+    assert!((299..=310).contains(&age), "{age}");
+}
+
+fn feed_age(time: prost_types::Timestamp) -> i64 {
+    jiff::Timestamp::now().as_second() - time.seconds
+}
+
+#[tokio::test]
+async fn the_command_line_shows_receipts() {
+    let server = TestServer::start(&[]).await;
+    server.game().await.purchase_item(request_of(REQUEST_ID)).await.unwrap();
+    let run = |player: &str| {
+        let server = server.address.to_string();
+        let args = ["receipt", player, REQUEST_ID, "--server", &server];
+        std::process::Command::new(binary()).args(args).output().unwrap()
+    };
+    let shown = run("alice");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success() && text.contains("partition 0 offset 0"), "{text}");
+    let unknown = run("bob");
+    assert_eq!(unknown.status.code(), Some(1));
+    let text = String::from_utf8(unknown.stderr).unwrap();
+    assert!(text.contains("RECEIPT_UNKNOWN") && text.contains("horizon_start"), "{text}");
 }
 
 #[tokio::test]
