@@ -122,6 +122,12 @@ struct Arrivals {
     ready: Notify,
 }
 
+impl Arrivals {
+    fn take(&self) -> Vec<UnderWay> {
+        mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Waits for the answers that no caller waits for any longer; to be run on the runtime of the
 /// calls.
 pub struct Settler {
@@ -157,8 +163,8 @@ impl Settler {
         loop {
             tokio::select! {
                 () = arrivals.ready.notified() => {
-                    let waiting = &mut *arrivals.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                    calls.extend(mem::take(waiting).into_iter().map(settle));
+                    let waiting = arrivals.take();
+                    calls.extend(waiting.into_iter().map(settle));
                 }
                 Some(()) = calls.next() => {}
             }

@@ -59,7 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..6u8, 0..2u8).prop_map(|(key, content)| Step::Call(key, content)),
         3 => any::<usize>().prop_map(Step::Append),
-        3 => (any::<usize>(), prop::bool::weighted(0.3)).prop_map(|(i, vague)| Step::Answer(i, vague)),
+        3 => (any::<usize>(), prop::bool::weighted(0.3))
+            .prop_map(|(index, vague)| Step::Answer(index, vague)),
         1 => (0..6u8, 0..2u8).prop_map(|(key, content)| Step::Foreign(key, content)),
         2 => (0..4usize).prop_map(Step::Read),
         1 => prop_oneof![1..2_000i64, 100_000..1_100_000i64].prop_map(Step::Wait),
