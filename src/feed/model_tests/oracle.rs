@@ -10,8 +10,8 @@ use prost::Message as _;
 use super::steps::{Content, Deed};
 use crate::clock::Timestamp;
 use crate::event_log::memory::MemoryLog;
-use crate::event_log::{Appended, LogId, Offset, Partition, Position};
-use crate::feed::{Cursor, invariants};
+use crate::event_log::{Appended, Cursor, LogId, Offset, Partition, Position};
+use crate::feed::invariants;
 use crate::proto::stream_events_response::Response;
 use crate::proto::{self, game_event::Payload};
 
