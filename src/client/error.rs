@@ -18,6 +18,8 @@ pub mod reason {
     pub const FEED_EPOCH_CHANGED: &str = "FEED_EPOCH_CHANGED";
     pub const LOG_UNAVAILABLE: &str = "LOG_UNAVAILABLE";
     pub const OVERLOADED: &str = "OVERLOADED";
+    pub const PLAYER_UNKNOWN: &str = "PLAYER_UNKNOWN";
+    pub const STATE_BEHIND: &str = "STATE_BEHIND";
     pub const STREAM_DEADLINE: &str = "STREAM_DEADLINE";
     pub const SUBSCRIBER_LIMIT: &str = "SUBSCRIBER_LIMIT";
     pub const VALIDATION_FAILED: &str = "VALIDATION_FAILED";
@@ -104,6 +106,7 @@ impl ClientError {
             Some(
                 reason::LOG_UNAVAILABLE
                 | reason::OVERLOADED
+                | reason::STATE_BEHIND
                 | reason::STREAM_DEADLINE
                 | reason::SUBSCRIBER_LIMIT
                 | reason::WRITE_OUTCOME_UNKNOWN,

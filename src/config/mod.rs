@@ -10,15 +10,19 @@ use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
 use crate::telemetry::{self, Format};
-use crate::{commands, feed, grpc};
+use crate::{commands, feed, grpc, players};
 
 pub use log::{KafkaSettings, LogOptions, LogSettings};
+
+/// The name of the snapshot of players in the data folder.
+const SNAPSHOT_NAME: &str = "players.snapshot";
 
 /// The flags of `herald serve`, as they were given. Values are texts, so that all of
 /// them are judged together.
@@ -144,6 +148,28 @@ pub struct Settings {
     )]
     pub expose_origin: String,
 
+    /// Where what players have is kept, so that a start need not read the whole log; "auto" for
+    /// players.snapshot in the data folder of the embedded log and nowhere with Kafka, "off" for
+    /// nowhere
+    #[arg(
+        long,
+        env = "HERALD_SNAPSHOT_FILE",
+        value_name = "FILE|auto|off",
+        default_value = "auto",
+        help_heading = "Players"
+    )]
+    pub snapshot_file: String,
+
+    /// How often that file is written while something changes; it also is when the server stops
+    #[arg(
+        long,
+        env = "HERALD_SNAPSHOT_INTERVAL",
+        value_name = "DURATION",
+        default_value = "5m",
+        help_heading = "Players"
+    )]
+    pub snapshot_interval: String,
+
     /// Most streams open at once
     #[arg(
         long,
@@ -222,6 +248,8 @@ pub struct Config {
     pub commands: commands::Options,
     /// What can be bought and joined.
     pub catalog: Catalog,
+    /// For what players have.
+    pub players: players::Options,
     /// For the feed.
     pub feed: feed::Options,
     /// For the log.
@@ -388,6 +416,7 @@ impl Settings {
         let access_lines =
             choice("access-log", &self.access_log, &[("on", true), ("off", false)], &mut p);
 
+        let log = self.log_settings.load(&mut p);
         let config = Config {
             server: ServerOptions {
                 listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -420,13 +449,17 @@ impl Settings {
                 ),
             },
             catalog,
+            players: players::Options {
+                snapshot: self.snapshot(&log, &mut p),
+                ..players::Options::default()
+            },
             feed: feed::Options {
                 max_subscribers: p.number("max-subscribers", &self.max_subscribers, 1, 10_000_000),
                 ring_bytes: ring_bytes(&self.feed_ring_bytes, &mut p),
                 max_stream_age: unless_off(&self.max_stream_age)
                     .map(|text| duration("max-stream-age", text, &mut p)),
             },
-            log: self.log_settings.load(&mut p),
+            log,
             telemetry: telemetry::Options {
                 format,
                 colour: std::io::stderr().is_terminal(),
@@ -436,6 +469,20 @@ impl Settings {
             clock: Clock::System,
         };
         if p.0.is_empty() { Ok(config) } else { Err(ConfigError(p.0)) }
+    }
+
+    fn snapshot(&self, log: &LogOptions, p: &mut Problems) -> Option<players::SnapshotOptions> {
+        let interval = duration("snapshot-interval", &self.snapshot_interval, p);
+        let file = match (self.snapshot_file.as_str(), log) {
+            ("off", _) | ("auto", LogOptions::Kafka(_)) => return None,
+            ("auto", LogOptions::Local(options)) => options.data_dir.join(SNAPSHOT_NAME),
+            ("", _) => {
+                p.add("snapshot-file", "is empty; name a file, or say auto or off");
+                return None;
+            }
+            (file, _) => PathBuf::from(file),
+        };
+        Some(players::SnapshotOptions { file, interval })
     }
 }
 
@@ -581,9 +628,20 @@ mod tests {
             "--access-log=1",
             "--insecure=fasle",
             "--data-dir=",
+            "--snapshot-file=",
+            "--snapshot-interval=0s",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 24, "{problems:#?}");
+        assert_eq!(problems.len(), 26, "{problems:#?}");
+    }
+
+    #[test]
+    fn the_snapshot_lies_with_the_embedded_log() {
+        let file = |flags: &[&str]| load(flags).unwrap().players.snapshot.map(|s| s.file);
+        assert_eq!(file(&["--data-dir=d"]), Some("d/players.snapshot".into()));
+        assert_eq!(file(&["--snapshot-file=off"]), None);
+        assert_eq!(file(&["--kafka-brokers=k:1"]), None);
+        assert_eq!(file(&["--kafka-brokers=k:1", "--snapshot-file=s"]), Some("s".into()));
     }
 
     #[test]

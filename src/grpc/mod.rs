@@ -40,6 +40,7 @@ use tower::Service;
 use crate::commands::Commands;
 use crate::domain::{AddressPolicy, HeaderPolicy};
 use crate::feed::Lane;
+use crate::players::Players;
 use crate::proto;
 use crate::telemetry::AccessLog;
 
@@ -81,6 +82,8 @@ pub struct Options {
 pub struct Rooms {
     /// The write path.
     pub commands: Commands,
+    /// What players have.
+    pub players: Players,
     /// The feed.
     pub feed: Lane,
 }
@@ -142,10 +145,12 @@ pub fn register_metrics(registry: &mut Registry) -> Arc<Metrics> {
 }
 
 /// The methods that have metrics of their own; others count as "other".
-const UNARY_METHODS: [&str; 7] = [
+const UNARY_METHODS: [&str; 9] = [
     "/game.v1.GameService/StartSession",
     "/game.v1.GameService/PurchaseItem",
     "/game.v1.GameService/JoinGuild",
+    "/game.v1.GameService/GetPlayer",
+    "/game.v1.GameService/ListGuildMembers",
     "/game.v1.GameService/GetCatalog",
     "/game.v1.EventFeedService/GetFeed",
     "/game.v1.EventFeedService/PollEvents",
@@ -186,8 +191,12 @@ impl Transport {
             lane: rooms.feed.clone(),
             // The frames are checked before; the stubs' own limit answers with another
             // code.
-            game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
-                .max_decoding_message_size(usize::MAX),
+            game: GameServiceServer::new(game::Game::new(
+                rooms.commands,
+                rooms.players,
+                Arc::clone(&options),
+            ))
+            .max_decoding_message_size(usize::MAX),
             feed: EventFeedServiceServer::new(feed::EventFeed::new(
                 rooms.feed,
                 Arc::clone(&options),

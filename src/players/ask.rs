@@ -131,7 +131,7 @@ impl Players {
         }
     }
 
-    /// Returns when all before `offset` is applied.
+    /// Returns when all before `offset` is applied, and all that there was at the start.
     async fn reached(
         &self,
         log: LogId,
@@ -146,10 +146,15 @@ impl Players {
             moved.as_mut().enable();
             match self.applied() {
                 Some((applied, _)) if applied != log => return Err(PlayersError::EpochChanged),
-                Some((_, position)) if position.get(partition) >= offset => return Ok(()),
-                Some(_) => moved.await,
-                None => return Err(PlayersError::NotRead),
+                Some((_, position)) => {
+                    let end = self.progress().end.get(partition);
+                    if position.get(partition) >= offset.max(end) {
+                        return Ok(());
+                    }
+                }
+                None => {}
             }
+            moved.await;
         }
     }
 }

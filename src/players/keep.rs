@@ -216,6 +216,6 @@ impl Players {
     /// From here on what is known counts, once all up to `end` is applied.
     pub(super) fn begin(&self, log: LogId, position: Position, end: Position) {
         self.progress().end = end;
-        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, position));
+        self.set_applied(log, position);
     }
 }

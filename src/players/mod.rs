@@ -200,18 +200,22 @@ impl Players {
         let position = (0..applied.len().max(position.len()) as u32)
             .map(|partition| applied.get(partition).max(position.get(partition)))
             .collect();
-        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, position));
-        // Who waits is counted before it looks at what is applied, under that lock: one that
-        // has looked too early is counted by now.
-        if self.0.waiting.load(Ordering::Relaxed) > 0 {
-            self.0.moved.notify_waiters();
-        }
+        self.set_applied(log, position);
     }
 
     /// Notes what retention has removed before it was read.
     pub fn missed(&self, trimmed: &[Trimmed]) {
         for trimmed in trimmed {
             self.progress().history.interrupt(trimmed.partition);
+        }
+    }
+
+    fn set_applied(&self, log: LogId, position: Position) {
+        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, position));
+        // Who waits is counted before it looks at what is applied, under that lock: one that
+        // has looked too early is counted by now.
+        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+            self.0.moved.notify_waiters();
         }
     }
 

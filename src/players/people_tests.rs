@@ -408,7 +408,8 @@ async fn who_names_a_cursor_waits_for_it() {
         let player_id = "alice".to_owned();
         players.player(proto::GetPlayerRequest { player_id, at_least_cursor }, None)
     };
-    assert!(matches!(ask(cursor(log, 0)).await, Err(PlayersError::NotRead)));
+    assert!(matches!(ask(String::new()).await, Err(PlayersError::NotRead)));
+    assert!(matches!(ask(cursor(log, 0)).await, Err(PlayersError::Behind)));
 
     let begun = Bounds { end: Position::zero(3), ..script.bounds(log) };
     players.begin_at(&begun, &begun.end).await;

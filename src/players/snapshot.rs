@@ -15,8 +15,9 @@
 //! reading on from the head's position is right for all of them, and nothing has to wait for
 //! the snapshot.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -154,7 +155,10 @@ pub(super) struct Writer {
 impl Writer {
     pub fn create(path: &Path, head: &Head) -> io::Result<Self> {
         let beside = with_suffix(path, ".new");
-        let file = BufWriter::new(File::create(&beside)?);
+        let mut options = OpenOptions::new();
+        // Its owner's alone, as the events are.
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = BufWriter::new(options.open(&beside)?);
         let buffer = Vec::new();
         let mut writer = Self { path: path.to_owned(), beside, file, buffer, players: 0 };
         writer.file.write_all(MAGIC)?;

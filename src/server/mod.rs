@@ -1,10 +1,10 @@
 //! The running server: what starts after what, and what stops before what.
 //!
-//! Starting: bind → open the log → lanes → tail, catch-up, admin → ready.
+//! Starting: bind → open the log → lanes → tail, catch-up, players, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
-//! flight finish → the log is flushed → the feed's readers stop. At the deadline whatever is
-//! left is given up, and [`StopError`] says what.
+//! flight finish → the log is flushed → what players have is written down → the readers of the
+//! log stop. At the deadline whatever is left is given up, and [`StopError`] says what.
 //!
 //! Connections are owned by [`lane`]s, threads with a single-threaded runtime each:
 //! a call is served from its first byte to its last on one thread, which saves most of
@@ -35,9 +35,10 @@ use crate::commands::CommandsBuilder;
 use crate::config::{Config, LogOptions, ServerOptions};
 use crate::event_log::kafka::{self, KafkaLog};
 use crate::event_log::local::{self, LocalLog};
-use crate::event_log::{EventLog, Health as LogHealth};
+use crate::event_log::{EventLog, Health as LogHealth, ReadError, ReadLimits};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Serving};
+use crate::players::Players;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::Telemetry;
 
@@ -91,6 +92,7 @@ pub struct Server {
     admin: Option<TcpListener>,
     log: Arc<dyn EventLog>,
     feed: Feed,
+    players: Players,
     health: Health,
     lanes: Vec<Lane>,
     metrics: Metrics,
@@ -138,6 +140,12 @@ impl Server {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let feed = Feed::build(Arc::clone(&log), config.feed, config.clock.clone(), &mut registry);
+        let players = Players::build(
+            config.players,
+            log.key_partitions(),
+            config.clock.clone(),
+            &mut registry,
+        );
         let commands = CommandsBuilder::build(
             config.commands,
             config.catalog,
@@ -155,6 +163,7 @@ impl Server {
                     number,
                     log: Arc::clone(&log),
                     feed: feed.clone(),
+                    players: players.clone(),
                     commands: commands.clone(),
                     health: health.clone(),
                     options: Arc::clone(&grpc_options),
@@ -170,6 +179,7 @@ impl Server {
             admin,
             log,
             feed,
+            players,
             health,
             lanes,
             metrics,
@@ -195,6 +205,11 @@ impl Server {
         tasks.spawn("feed tail", Death::Fatal, async move { feed.run_tail().await });
         let feed = self.feed.clone();
         tasks.spawn("feed catch-up", Death::Fatal, async move { feed.run_catch_up().await });
+
+        let (log, players) = (Arc::clone(&self.log), self.players.clone());
+        tasks.spawn("players", Death::Fatal, async move { follow(&*log, &players).await });
+        let players = self.players.clone();
+        tasks.spawn("snapshot", Death::Fatal, async move { players.keep_snapshot().await });
 
         let stopping = watch::Sender::new(false);
         let (serving_tx, serving) = watch::channel(Serving { writes: false, feed: false });
@@ -237,6 +252,7 @@ impl Server {
         drop(self.listener);
         join_all(self.lanes.into_iter().map(|lane| lane.stop(calls_deadline))).await;
         let flushed = timeout_at(deadline, self.log.close()).await.is_ok();
+        let _ = timeout_at(deadline, self.players.save()).await;
         tasks.stop();
         let _ = timeout_at(deadline, tasks.ended()).await;
         match died {
@@ -244,6 +260,31 @@ impl Server {
             None if !flushed => Err(StopError::NotFlushed),
             None => Ok(()),
         }
+    }
+}
+
+/// Stands in for the loop that feeds players from the process's one tail, and goes with it:
+/// reads the log for them on its own, for as long as it is polled.
+async fn follow(log: &dyn EventLog, players: &Players) {
+    const LIMITS: ReadLimits = ReadLimits { records: 1000, bytes: 1 << 20 };
+    loop {
+        let read = async {
+            let bounds = log.bounds().await?;
+            let from = match players.applied() {
+                Some((log, position)) if log == bounds.log => position,
+                _ => players.begin_at(&bounds, &bounds.end).await,
+            };
+            let mut reader = log.open_reader(bounds.log, from).await?;
+            loop {
+                let batch = reader.next(LIMITS).await?;
+                players.missed(&batch.trimmed);
+                players.apply(batch.records.iter(), &batch.position);
+            }
+        };
+        let read: Result<std::convert::Infallible, ReadError> = read.await;
+        let Err(error) = read;
+        tracing::debug!(%error, "the log cannot be read for players");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -38,13 +38,13 @@ impl Process {
         Self { child, lines, address }
     }
 
-    fn herald(&self, args: &[&str]) -> std::process::Output {
+    pub fn herald(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(binary());
         command.args(args).args(["--server", &self.address]).output().unwrap()
     }
 
     /// Sends a signal; returns the exit code and all lines since it was ready.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let mut lines = String::new();
