@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::history::History;
 use super::snapshot::{Head, Reader, SnapshotError, Writer, set_aside};
 use super::{Players, Shard};
@@ -56,13 +58,16 @@ impl Players {
     }
 
     /// Writes the snapshot now, if one is wanted and something has changed. Trouble is logged,
-    /// counted, and tried again the next time.
+    /// counted, and tried again the next time. Dropping the future gives it up: the file stays
+    /// as it was.
     pub async fn save(&self) {
         let players = self.clone();
-        let _ = tokio::task::spawn_blocking(move || players.save_now()).await;
+        let given_up = CancellationToken::new();
+        let _unless_awaited = given_up.clone().drop_guard();
+        let _ = tokio::task::spawn_blocking(move || players.save_now(&given_up)).await;
     }
 
-    pub(super) fn save_now(&self) {
+    pub(super) fn save_now(&self, given_up: &CancellationToken) {
         let shared = &*self.0;
         let Some(options) = &shared.options.snapshot else { return };
         // One at a time: what is written beside the file has one name.
@@ -75,7 +80,8 @@ impl Players {
             return;
         }
         let begun = Instant::now();
-        match self.write(&options.file, &applied, times_begun) {
+        let is_void = || given_up.is_cancelled() || self.progress().begun != times_begun;
+        match self.write(&options.file, &applied, is_void) {
             Ok(Some(players)) => {
                 tracing::info!(players, took = ?begun.elapsed(), "the snapshot is written");
                 *saved = Some(applied);
@@ -89,12 +95,13 @@ impl Players {
         }
     }
 
-    /// Writes everybody down; none when the log was replaced meanwhile.
+    /// Writes everybody down, unless that becomes void: when it is given up, and when there was
+    /// a new beginning, as whoever was written down after it is of another log.
     fn write(
         &self,
         file: &Path,
         applied: &(LogId, Position),
-        times_begun: u64,
+        is_void: impl Fn() -> bool,
     ) -> std::io::Result<Option<usize>> {
         let (log, position) = applied;
         let head = Head {
@@ -110,12 +117,15 @@ impl Players {
             let ids = lock().people.ids();
             players += ids.len();
             for ids in ids.chunks(PART_PLAYERS) {
+                if is_void() {
+                    writer.discard();
+                    return Ok(None);
+                }
                 let part = lock().people.write_down(ids);
                 writer.part(&part)?;
             }
         }
-        // Whoever was written down after a new beginning is of another log.
-        if self.progress().begun != times_begun {
+        if is_void() {
             writer.discard();
             return Ok(None);
         }

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::fact::Fact;
@@ -268,7 +269,7 @@ proptest! {
         let mut middle = Position::zero(PARTITIONS as usize);
         before.iter().for_each(|record| middle.set(record.partition, record.offset + 1));
         first.apply(before.iter(), &middle);
-        first.save_now();
+        first.save_now(&CancellationToken::new());
         first.apply(after.iter(), &script.end());
         account.agrees_with(&first);
         first.apply(script.records.iter(), &script.end());
@@ -375,6 +376,7 @@ fn what_is_under_way_counts_against_the_player() {
         people.reserve("bob", Uuid::from_u128(200 + number as u128), payload, now);
     }
     assert_eq!(seen(&people, now), (2, 5, Some(3), None));
+    assert_eq!(people.standing("alice", now).owned(&sword), 4);
     let refund = refunded(purchase.event_id, "sword", 3);
     people.reserve("alice", Uuid::from_u128(105), &refund, now);
     assert_eq!(seen(&people, now), (0, 5, None, None));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::people_tests::{
@@ -34,7 +35,7 @@ fn saved() -> Saved {
     let players = players(Some(&file));
     players.restart(LOG, Position::zero(PARTITIONS as usize));
     players.apply(script.records.iter(), &script.end());
-    players.save_now();
+    players.save_now(&CancellationToken::new());
     let bytes = fs::read(&file).unwrap();
     Saved { dir, file, script, bytes }
 }
@@ -145,7 +146,7 @@ fn it_is_written_when_there_is_news_only() {
     again.apply(script.records.iter(), &script.end());
     let written = |players: &Players| {
         let _ = fs::remove_file(&file);
-        players.save_now();
+        players.save_now(&CancellationToken::new());
         file.exists()
     };
     assert!(written(&again));
@@ -153,4 +154,18 @@ fn it_is_written_when_there_is_news_only() {
     script.add("carol", None);
     again.apply(script.records.iter(), &script.end());
     assert!(written(&again));
+}
+
+#[test]
+fn one_that_is_given_up_leaves_the_file_as_it_was() {
+    let Saved { dir, file, mut script, bytes } = saved();
+    let again = players(Some(&file));
+    again.restart(LOG, Position::zero(PARTITIONS as usize));
+    script.add("carol", None);
+    again.apply(script.records.iter(), &script.end());
+    let given_up = CancellationToken::new();
+    given_up.cancel();
+    again.save_now(&given_up);
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
