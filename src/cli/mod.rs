@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod json;
 mod output;
+mod players;
 mod remote;
 mod serve;
 mod tail;
@@ -67,6 +68,12 @@ enum Command {
     /// Show the receipt of an action, by its request id.
     #[command(after_help = exit::HELP)]
     Receipt(actions::Receipt),
+    /// Show what a player has.
+    #[command(after_help = exit::HELP)]
+    Player(players::Player),
+    /// Show who is in a guild, one player a line.
+    #[command(after_help = exit::HELP)]
+    Guild(players::Guild),
     /// Show what can be bought and which guilds can be joined.
     #[command(after_help = exit::HELP)]
     Catalog(actions::Catalog),
@@ -120,6 +127,8 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Leave(leave) => block_on(leave.run(output)),
         Command::Session(session) => block_on(session.run(output)),
         Command::Receipt(receipt) => block_on(receipt.run(output)),
+        Command::Player(player) => block_on(player.run(output)),
+        Command::Guild(guild) => block_on(guild.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
         Command::Doctor(doctor) => doctor.run(output),

@@ -18,9 +18,11 @@ pub mod reason {
     pub const FEED_EPOCH_CHANGED: &str = "FEED_EPOCH_CHANGED";
     pub const LOG_UNAVAILABLE: &str = "LOG_UNAVAILABLE";
     pub const OVERLOADED: &str = "OVERLOADED";
+    pub const PLAYER_UNKNOWN: &str = "PLAYER_UNKNOWN";
     pub const RECEIPT_UNKNOWN: &str = "RECEIPT_UNKNOWN";
     pub const REQUEST_IN_PROGRESS: &str = "REQUEST_IN_PROGRESS";
     pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
+    pub const STATE_BEHIND: &str = "STATE_BEHIND";
     pub const STREAM_DEADLINE: &str = "STREAM_DEADLINE";
     pub const SUBSCRIBER_LIMIT: &str = "SUBSCRIBER_LIMIT";
     pub const VALIDATION_FAILED: &str = "VALIDATION_FAILED";
@@ -108,6 +110,7 @@ impl ClientError {
                 reason::LOG_UNAVAILABLE
                 | reason::OVERLOADED
                 | reason::REQUEST_IN_PROGRESS
+                | reason::STATE_BEHIND
                 | reason::STREAM_DEADLINE
                 | reason::SUBSCRIBER_LIMIT
                 | reason::WRITE_OUTCOME_UNKNOWN,

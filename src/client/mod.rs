@@ -149,6 +149,24 @@ impl Client {
         self.unary(request, |request| async move { game.join_guild(request).await }).await
     }
 
+    /// Returns what a player has.
+    pub async fn player(
+        &self,
+        request: proto::GetPlayerRequest,
+    ) -> Result<proto::GetPlayerResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.get_player(request).await }).await
+    }
+
+    /// Returns a page of a guild's members.
+    pub async fn guild_members(
+        &self,
+        request: proto::ListGuildMembersRequest,
+    ) -> Result<proto::ListGuildMembersResponse, ClientError> {
+        let mut game = self.game.clone();
+        self.unary(request, |request| async move { game.list_guild_members(request).await }).await
+    }
+
     /// Ends a player's membership in a guild.
     pub async fn leave_guild(
         &self,

@@ -33,7 +33,12 @@ fn fixture(options: Options) -> Fixture {
         clock.clone(),
         &mut registry,
     );
-    let players = Players::build(crate::players::Options::default(), clock.clone(), &mut registry);
+    let players = Players::build(
+        crate::players::Options::default(),
+        PARTITIONS,
+        clock.clone(),
+        &mut registry,
+    );
     players.restart(log.id(), Position::zero(PARTITIONS as usize));
     players.set_ready();
     let tasks = Tasks::new();

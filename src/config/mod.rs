@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::{commands, feed, grpc, players};
 
 pub use catalog::CatalogFile;
 pub use log::{KafkaSettings, LogOptions, LogSettings};
+
+/// The name of the snapshot of players in the data folder.
+const SNAPSHOT_NAME: &str = "players.snapshot";
 
 /// The flags of `herald serve`, as they were given. Values are texts, so that all of
 /// them are judged together.
@@ -167,6 +171,28 @@ pub struct Settings {
         help_heading = "Privacy"
     )]
     pub expose_origin: String,
+
+    /// Where what players have is kept, so that a start need not read the whole log; "auto" for
+    /// players.snapshot in the data folder of the embedded log and nowhere with Kafka, "off" for
+    /// nowhere
+    #[arg(
+        long,
+        env = "HERALD_SNAPSHOT_FILE",
+        value_name = "FILE|auto|off",
+        default_value = "auto",
+        help_heading = "Players"
+    )]
+    pub snapshot_file: String,
+
+    /// How often that file is written while something changes; it also is when the server stops
+    #[arg(
+        long,
+        env = "HERALD_SNAPSHOT_INTERVAL",
+        value_name = "DURATION",
+        default_value = "5m",
+        help_heading = "Players"
+    )]
+    pub snapshot_interval: String,
 
     /// Most streams open at once
     #[arg(
@@ -407,6 +433,7 @@ impl Settings {
         let access_lines =
             choice("access-log", &self.access_log, &[("on", true), ("off", false)], &mut p);
 
+        let log = self.log_settings.load(&mut p);
         let config = Config {
             server: ServerOptions {
                 listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -446,6 +473,7 @@ impl Settings {
                     1_000,
                     1_000_000_000,
                 ),
+                snapshot: self.snapshot(&log, &mut p),
             },
             catalog,
             catalog_file,
@@ -455,7 +483,7 @@ impl Settings {
                 max_stream_age: unless_off(&self.max_stream_age)
                     .map(|text| duration("max-stream-age", text, &mut p)),
             },
-            log: self.log_settings.load(&mut p),
+            log,
             telemetry: telemetry::Options {
                 format,
                 colour: std::io::stderr().is_terminal(),
@@ -465,6 +493,20 @@ impl Settings {
             clock: Clock::System,
         };
         if p.0.is_empty() { Ok(config) } else { Err(ConfigError(p.0)) }
+    }
+
+    fn snapshot(&self, log: &LogOptions, p: &mut Problems) -> Option<players::SnapshotOptions> {
+        let interval = duration("snapshot-interval", &self.snapshot_interval, p);
+        let file = match (self.snapshot_file.as_str(), log) {
+            ("off", _) | ("auto", LogOptions::Kafka(_)) => return None,
+            ("auto", LogOptions::Local(options)) => options.data_dir.join(SNAPSHOT_NAME),
+            ("", _) => {
+                p.add("snapshot-file", "is empty; name a file, or say auto or off");
+                return None;
+            }
+            (file, _) => PathBuf::from(file),
+        };
+        Some(players::SnapshotOptions { file, interval })
     }
 }
 
@@ -612,9 +654,20 @@ mod tests {
             "--access-log=1",
             "--insecure=fasle",
             "--data-dir=",
+            "--snapshot-file=",
+            "--snapshot-interval=0s",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 26, "{problems:#?}");
+        assert_eq!(problems.len(), 28, "{problems:#?}");
+    }
+
+    #[test]
+    fn the_snapshot_lies_with_the_embedded_log() {
+        let file = |flags: &[&str]| load(flags).unwrap().players.snapshot.map(|s| s.file);
+        assert_eq!(file(&["--data-dir=d"]), Some("d/players.snapshot".into()));
+        assert_eq!(file(&["--snapshot-file=off"]), None);
+        assert_eq!(file(&["--kafka-brokers=k:1"]), None);
+        assert_eq!(file(&["--kafka-brokers=k:1", "--snapshot-file=s"]), Some("s".into()));
     }
 
     #[test]

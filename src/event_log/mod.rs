@@ -36,6 +36,7 @@
 mod ack;
 #[cfg(test)]
 mod conformance;
+mod cursor;
 pub mod kafka;
 pub mod local;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use ack::{Ack, AckBatch, AckDriver, Appender, Appending};
+pub use cursor::{Cursor, CursorMalformed};
 pub use partitioner::partition_of_key;
 pub use position::Position;
 

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::hub::{Found, Hub, Join, Listener, Signal};
 use super::place::Place;
 use crate::clock::Timestamp;
-use crate::event_log::{LogId, Position, Record};
+use crate::event_log::{LogId, Position, Record, Trimmed};
 use crate::history;
 
 /// Where somebody stands who wants to follow the tail.
@@ -73,6 +73,11 @@ impl Followed {
     /// The records that are events, each once.
     pub fn events(&self) -> impl Iterator<Item = &Record> {
         history::events(&self.0.records, &self.0.verdicts)
+    }
+
+    /// What retention had removed before it was read.
+    pub fn trimmed(&self) -> &[Trimmed] {
+        &self.0.trimmed
     }
 
     /// Behind the batch.

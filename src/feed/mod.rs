@@ -22,7 +22,6 @@
 
 mod batch;
 mod catch_up;
-mod cursor;
 mod filter;
 mod follow;
 mod hub;
@@ -51,10 +50,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{Caller, Violations};
-use crate::event_log::{Appended, Bounds, EventLog, Position, ReadError, Trimmed};
+use crate::event_log::{
+    Appended, Bounds, Cursor, CursorMalformed, EventLog, Position, ReadError, Trimmed,
+};
 use crate::proto;
 
-pub use cursor::{Cursor, CursorMalformed};
 pub use filter::MAX_FILTER_VALUES;
 pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::cursor::Cursor;
 use crate::clock::Timestamp;
-use crate::event_log::{LogId, Position};
+use crate::event_log::{Cursor, LogId, Position};
 
 /// A place in the log, and its cursor.
 #[derive(Debug)]

@@ -9,17 +9,19 @@ use super::stubs::game_service_server::GameService;
 use super::{Options, request};
 use crate::commands::{Commands, Outcome};
 use crate::domain::Submission;
+use crate::players::Players;
 use crate::proto::{self, game_event::Payload};
 
 /// The service of one runtime.
 pub(super) struct Game {
     commands: Commands,
+    players: Players,
     options: Arc<Options>,
 }
 
 impl Game {
-    pub fn new(commands: Commands, options: Arc<Options>) -> Self {
-        Self { commands, options }
+    pub fn new(commands: Commands, players: Players, options: Arc<Options>) -> Self {
+        Self { commands, players, options }
     }
 
     /// Begins at once; see [`Commands::execute`].
@@ -104,16 +106,17 @@ impl GameService for Game {
 
     async fn get_player(
         &self,
-        _: Request<proto::GetPlayerRequest>,
+        request: Request<proto::GetPlayerRequest>,
     ) -> Result<Response<proto::GetPlayerResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let deadline = request::answer_by(request.metadata());
+        Ok(Response::new(self.players.player(request.into_inner(), deadline).await?))
     }
 
     async fn list_guild_members(
         &self,
-        _: Request<proto::ListGuildMembersRequest>,
+        request: Request<proto::ListGuildMembersRequest>,
     ) -> Result<Response<proto::ListGuildMembersResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Ok(Response::new(self.players.guild_members(request.get_ref())?))
     }
 
     async fn get_receipt(

@@ -40,6 +40,7 @@ use tower::Service;
 use crate::commands::Commands;
 use crate::domain::{AddressPolicy, HeaderPolicy};
 use crate::feed::Lane;
+use crate::players::Players;
 use crate::proto;
 use crate::telemetry::AccessLog;
 
@@ -81,6 +82,8 @@ pub struct Options {
 pub struct Rooms {
     /// The write path.
     pub commands: Commands,
+    /// What players have.
+    pub players: Players,
     /// The feed.
     pub feed: Lane,
 }
@@ -199,8 +202,12 @@ impl Transport {
                 Arc::clone(&options),
             ))
             .max_decoding_message_size(usize::MAX),
-            game: GameServiceServer::new(game::Game::new(rooms.commands, Arc::clone(&options)))
-                .max_decoding_message_size(usize::MAX),
+            game: GameServiceServer::new(game::Game::new(
+                rooms.commands,
+                rooms.players,
+                Arc::clone(&options),
+            ))
+            .max_decoding_message_size(usize::MAX),
             others: others(health, options.max_message_bytes)?,
         };
         let access = Access::new(metrics, access_log);

@@ -16,6 +16,7 @@ use crate::commands::CommandError;
 use crate::domain::Violations;
 use crate::event_log::{AppendError, ReadError};
 use crate::feed::{FeedError, ValidCursors};
+use crate::players::PlayersError;
 
 /// The domain of every reason.
 const DOMAIN: &str = "herald";
@@ -28,6 +29,8 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 /// When to come back after an earlier call was still under way.
 const IN_PROGRESS_RETRY: Duration = Duration::from_millis(250);
+/// When to go on waiting for what is being read.
+const BEHIND_RETRY: Duration = Duration::from_millis(100);
 
 /// The most characters of a reason's text that come from a library or the system.
 const MAX_FOREIGN_TEXT: usize = 500;
@@ -209,11 +212,37 @@ impl From<FeedError> for Status {
     }
 }
 
+impl From<PlayersError> for Status {
+    fn from(error: PlayersError) -> Self {
+        let message = error.to_string();
+        match error {
+            PlayersError::Invalid(violations) => invalid(violations),
+            PlayersError::CursorMalformed(_) => {
+                status(Code::InvalidArgument, message, reason("CURSOR_MALFORMED"))
+            }
+            PlayersError::EpochChanged => {
+                status(Code::FailedPrecondition, message, reason("FEED_EPOCH_CHANGED"))
+            }
+            PlayersError::Unknown(player_id) => {
+                let mut details = reason("PLAYER_UNKNOWN");
+                details.set_resource_info("player", player_id.as_str(), "", &*message);
+                status(Code::NotFound, message, details)
+            }
+            PlayersError::NotRead => log_unavailable(&message),
+            PlayersError::Behind => {
+                let mut details = reason("STATE_BEHIND");
+                details.set_retry_info(Some(BEHIND_RETRY));
+                status(Code::DeadlineExceeded, message, details)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::domain::RequestId;
+    use crate::domain::{PlayerId, RequestId};
 
     /// Code, reason, and whether there is a RetryInfo: what clients decide on.
     fn seen(status: &Status) -> (Code, String, bool) {
@@ -294,6 +323,20 @@ mod tests {
                 FeedError::Log(ReadError::Damaged("x".into())).into(),
                 Code::DataLoss,
                 "LOG_DAMAGED",
+                false,
+            ),
+            (
+                PlayersError::Unknown(PlayerId::parse("x".repeat(128)).unwrap()).into(),
+                Code::NotFound,
+                "PLAYER_UNKNOWN",
+                false,
+            ),
+            (PlayersError::NotRead.into(), Code::Unavailable, "LOG_UNAVAILABLE", true),
+            (PlayersError::Behind.into(), Code::DeadlineExceeded, "STATE_BEHIND", true),
+            (
+                PlayersError::EpochChanged.into(),
+                Code::FailedPrecondition,
+                "FEED_EPOCH_CHANGED",
                 false,
             ),
             (compressed(), Code::Unimplemented, "COMPRESSION_UNSUPPORTED", false),

@@ -14,12 +14,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::futures::OwnedNotified;
 use uuid::Uuid;
 
+use super::people::Standing;
 use super::requests::{Answer, Found, Key, Settled, Written};
 use super::{Players, Shard};
 use crate::clock::Timestamp;
-use crate::domain::{
-    Catalog, ItemId, PlayerId, Possessions, Request, RequestId, Terms, Violations, item_change,
-};
+use crate::domain::{Catalog, PlayerId, Request, RequestId, Terms, Violations, item_change};
 use crate::event_log::{AppendError, Appended, LogId, Offset, Partition};
 use crate::proto::{self, game_event::Payload};
 
@@ -123,7 +122,7 @@ impl Players {
             Found::UnderWay(outcome) => return Claimed::UnderWay(outcome),
             Found::Written(written) => {
                 let payload = payload(&written.terms);
-                let (owned, _) = owned(&people.standing(player_id), &payload);
+                let (owned, _) = owned(&people.standing(player_id, now), &payload);
                 return Claimed::Known(known(read, &written), payload, owned);
             }
             // It was accepted once, and may be in the log: the rules are not asked again.
@@ -131,19 +130,21 @@ impl Players {
                 again = true;
                 terms
             }
-            Found::Nothing => match request.action.decide(catalog, &people.standing(player_id)) {
-                Ok(terms) => terms,
-                Err(violations) => return Claimed::Refused(violations),
-            },
+            Found::Nothing => {
+                match request.action.decide(catalog, &people.standing(player_id, now)) {
+                    Ok(terms) => terms,
+                    Err(violations) => return Claimed::Refused(violations),
+                }
+            }
         };
         let payload = payload(&terms);
-        let (before, change) = owned(&people.standing(player_id), &payload);
+        let (before, change) = owned(&people.standing(player_id, now), &payload);
         let owned = before.saturating_add(change);
         if request.validate_only {
             return Claimed::Valid(payload, owned);
         }
         requests.claim(key, event_id);
-        people.reserve(player_id, event_id, &payload);
+        people.reserve(player_id, event_id, &payload, now);
         drop(shard);
         let player_id = player_id.to_owned();
         let ticket =
@@ -219,21 +220,23 @@ impl Players {
         }
     }
 
+    /// The oldest moment of which requests are remembered.
+    pub fn horizon_at_most(&self) -> Timestamp {
+        self.0.clock.now().minus(self.0.options.request_max_age)
+    }
+
     /// Since when everything is remembered that has not been forgotten up to `forgotten`.
     fn remembered_since(&self, forgotten: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let next = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(1));
         let aged = now.minus(self.0.options.request_max_age);
-        let begun = self.progress().begun;
+        let begun = self.remembered().since;
         [forgotten.map(next), begun].into_iter().flatten().fold(aged, Timestamp::max)
     }
 }
 
 /// How many of an event's item the player has before it, and how many it adds.
-fn owned(player: &impl Possessions, payload: &Payload) -> (i64, i64) {
-    let Some((item, change)) = item_change(payload) else { return (0, 0) };
-    // It was one when the event was made.
-    let item = ItemId::parse(item.to_owned());
-    (item.map_or(0, |item| player.least(&item)), change)
+fn owned(player: &Standing<'_>, payload: &Payload) -> (i64, i64) {
+    item_change(payload).map_or((0, 0), |(item, change)| (player.owned(item), change))
 }
 
 fn known(log: LogId, written: &Written) -> Known {

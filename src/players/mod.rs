@@ -4,6 +4,10 @@
 //!
 //! * All that is known here is what the log says up to one place ([`Players::applied`]), which
 //!   only moves forward. Duplicates are left out.
+//! * A question is answered with the place up to which the answer is true, and waits for the
+//!   log to be read up to a place that the caller names ([`Players::player`]).
+//! * What players have is kept in a snapshot for the next start ([`snapshot`]); what it says is
+//!   checked, and the log is read where it does not fit.
 //! * The state of a player, and the requests of the same player, change together under one
 //!   lock: that of the player's shard.
 //!
@@ -11,27 +15,48 @@
 //!
 //! How the log is read, and who asks.
 
+mod ask;
 mod claims;
 mod fact;
+mod guilds;
+mod history;
+mod keep;
+mod names;
+mod parts;
 mod people;
+#[cfg(test)]
+mod people_tests;
 mod requests;
 #[cfg(test)]
 mod requests_tests;
+mod reserved;
+#[cfg(test)]
+mod size_tests;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{RequestId, Terms};
-use crate::event_log::{LogId, Offset, Partition, Position, Record};
+use crate::event_log::{LogId, Offset, Partition, Position, Record, Trimmed};
 
+pub use ask::PlayersError;
 pub use claims::{Claimed, Known, Outcome, Receipt, Ticket};
+pub use keep::SnapshotOptions;
 
 use fact::Fact;
+use guilds::Guilds;
+use history::History;
 use people::People;
 use requests::{Key, Limits, Requests, Written};
 
@@ -45,11 +70,17 @@ pub struct Options {
     pub request_max_age: Duration,
     /// How many requests are remembered at the most.
     pub request_max_entries: usize,
+    /// Where what players have is kept for the next start; nowhere, when none.
+    pub snapshot: Option<SnapshotOptions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { request_max_age: Duration::from_secs(3600), request_max_entries: 2_000_000 }
+        Self {
+            request_max_age: Duration::from_secs(3600),
+            request_max_entries: 2_000_000,
+            snapshot: None,
+        }
     }
 }
 
@@ -59,21 +90,43 @@ pub struct Players(Arc<Shared>);
 
 struct Shared {
     options: Options,
+    /// Over how many partitions players are spread, for as long as there is the log.
+    key_partitions: u32,
     clock: Clock,
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
+    guilds: Arc<Guilds>,
+    applied: Mutex<Option<(LogId, Position)>>,
     progress: Mutex<Progress>,
+    remembered: Mutex<Remembered>,
+    /// Whether the log was read up to what it held when this began.
     ready: watch::Sender<bool>,
+    /// How many calls wait for more to be applied, and what wakes them.
+    waiting: AtomicUsize,
+    moved: Notify,
+    /// What the snapshot holds; the lock of who writes it.
+    saved: Mutex<Option<(LogId, Position)>>,
+    metrics: Metrics,
 }
 
-/// How far the log is known.
+/// What is known of what is known.
 #[derive(Default)]
 struct Progress {
-    applied: Option<(LogId, Position)>,
-    /// Partitions whose beginning is gone, or was not read, and of which nothing was read yet.
+    /// How often everything was forgotten.
+    begun: u64,
+    /// Where the log ended then: who asks before all that is applied is told to wait.
+    end: Position,
+    history: History,
+}
+
+/// Which requests are known, beside what the shards have forgotten.
+#[derive(Default)]
+struct Remembered {
+    /// Partitions that were not read from where requests are remembered, and of which nothing
+    /// was read yet.
     unbegun: Vec<Partition>,
-    /// From when on all of those are known of which something was.
-    begun: Option<Timestamp>,
+    /// From when on all requests are known that were written to the others.
+    since: Option<Timestamp>,
 }
 
 /// Some of the players.
@@ -85,29 +138,70 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(log: Option<LogId>, options: &Options) -> Self {
+    fn new(options: &Options, guilds: &Arc<Guilds>, metrics: &Metrics) -> Self {
         let limits = Limits {
             max_age: options.request_max_age,
             max_entries: options.request_max_entries.div_ceil(SHARDS),
         };
-        Self { log, people: People::default(), requests: Requests::new(limits) }
+        let people = People::new(Arc::clone(guilds), metrics.known.clone());
+        Self { log: None, people, requests: Requests::new(limits) }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Metrics {
+    known: Gauge,
+    snapshot_failures: Counter,
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("players");
+        r.register("known", "Players of whom there is an event", self.known.clone());
+        r.register(
+            "snapshot_failures",
+            "Snapshots that could not be written",
+            self.snapshot_failures.clone(),
+        );
     }
 }
 
 impl Players {
-    /// Nobody is known yet.
-    pub fn build(options: Options, clock: Clock, registry: &mut Registry) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(None, &options))).collect();
-        let (hasher, progress) = (RandomState::new(), Mutex::default());
-        let ready = watch::Sender::new(false);
-        let players = Self(Arc::new(Shared { options, clock, hasher, shards, progress, ready }));
+    /// Nobody is known yet. `key_partitions` is the log's.
+    pub fn build(
+        options: Options,
+        key_partitions: u32,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        let guilds = Arc::new(Guilds::new());
+        let shards =
+            (0..SHARDS).map(|_| Mutex::new(Shard::new(&options, &guilds, &metrics))).collect();
+        let players = Self(Arc::new(Shared {
+            options,
+            key_partitions,
+            clock,
+            hasher: RandomState::new(),
+            shards,
+            guilds,
+            applied: Mutex::default(),
+            progress: Mutex::default(),
+            remembered: Mutex::default(),
+            ready: watch::Sender::new(false),
+            waiting: AtomicUsize::new(0),
+            moved: Notify::new(),
+            saved: Mutex::default(),
+            metrics,
+        }));
         registry.register_collector(Box::new(claims::Gauges(players.clone())));
         players
     }
 
     /// Where the log has to be read on, and which log it is; nowhere, when nothing is known.
     pub fn applied(&self) -> Option<(LogId, Position)> {
-        self.progress().applied.clone()
+        self.0.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Up to where a partition is known, and of which log, once that was read; all that is
@@ -116,8 +210,8 @@ impl Players {
         if !self.is_ready() {
             return None;
         }
-        let progress = self.progress();
-        progress.applied.as_ref().map(|(log, position)| (*log, position.get(partition)))
+        let applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.as_ref().map(|(log, position)| (*log, position.get(partition)))
     }
 
     /// Whether the log was read up to what it held when this began, and changes of that.
@@ -131,37 +225,39 @@ impl Players {
 
     /// Says that the log was read up to what it held when this began.
     pub fn set_ready(&self) {
-        let mut progress = self.progress();
-        if !std::mem::take(&mut progress.unbegun).is_empty() {
+        let mut remembered = self.remembered();
+        if !std::mem::take(&mut remembered.unbegun).is_empty() {
             // There was something that cannot be read any more.
-            progress.begun = progress.begun.max(Some(self.0.clock.now()));
+            remembered.since = remembered.since.max(Some(self.0.clock.now()));
         }
-        drop(progress);
+        drop(remembered);
         self.0.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
-    /// Forgets everything, and begins with this log at `position`.
+    /// Forgets everything, and begins with this log at `position`; [`Players::begin_at`] takes
+    /// in the snapshot too.
     pub fn restart(&self, log: LogId, position: Position) {
-        self.0.ready.send_if_modified(|ready| std::mem::replace(ready, false));
-        for number in 0..self.0.shards.len() {
-            *self.lock(number) = Shard::new(Some(log), &self.0.options);
-        }
+        self.forget(History::from(&position));
         let unbegun = position.iter().filter(|(_, offset)| *offset > 0).map(|(p, _)| p).collect();
-        *self.progress() = Progress { applied: Some((log, position)), unbegun, begun: None };
+        self.begin(log, position, Position::default(), unbegun);
     }
 
     /// Takes in events that were read from the log, in order and without duplicates, up to
     /// `position`. Those that lie before what is applied are passed over.
     pub fn apply<'a>(&self, records: impl Iterator<Item = &'a Record>, position: &Position) {
-        let mut progress = self.progress();
-        let Some((log, mut applied)) = progress.applied.clone() else { return };
-        let (mut unbegun, mut begun) = (std::mem::take(&mut progress.unbegun), progress.begun);
-        drop(progress);
+        let Some((log, mut applied)) = self.applied() else { return };
+        let history_is_open = self.progress().history.is_open();
+        let mut unbegun = self.remembered().unbegun.clone();
         let now = self.0.clock.now();
         for record in records.filter(|record| record.offset >= applied.get(record.partition)) {
+            if history_is_open {
+                self.progress().history.note(record);
+            }
             if let Some(at) = unbegun.iter().position(|&partition| partition == record.partition) {
                 unbegun.swap_remove(at);
-                begun = begun.max(Some(record.append_time));
+                let mut remembered = self.remembered();
+                remembered.unbegun.clone_from(&unbegun);
+                remembered.since = remembered.since.max(Some(record.append_time));
             }
             let Some(fact) = Fact::read(record) else { continue };
             let mut shard = self.lock(self.number(&fact.player_id));
@@ -184,7 +280,31 @@ impl Players {
             applied.set(partition, applied.get(partition).max(offset));
         }
         // Only now: who reads it may rely on all that lies before it.
-        *self.progress() = Progress { applied: Some((log, applied)), unbegun, begun };
+        self.set_applied(log, applied);
+    }
+
+    /// Notes what retention has removed before it was read.
+    pub fn missed(&self, trimmed: &[Trimmed]) {
+        for trimmed in trimmed {
+            self.progress().history.interrupt(trimmed.partition);
+        }
+    }
+
+    fn set_applied(&self, log: LogId, position: Position) {
+        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, position));
+        // Who waits is counted before it looks at what is applied, under that lock: one that
+        // has looked too early is counted by now.
+        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+            self.0.moved.notify_waiters();
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shard and the key of a request.
@@ -200,7 +320,7 @@ impl Players {
         self.0.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, player_id: &str) -> MutexGuard<'_, Shard> {
+        self.lock(self.number(player_id))
     }
 }

@@ -1,27 +1,310 @@
 //! What each player has.
+//!
+//! A player takes some 450 bytes (`size_tests` measures it): names are kept once a shard, and
+//! offers too, so that a purchase is its event id and two small numbers.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus_client::metrics::gauge::Gauge;
 use uuid::Uuid;
 
 use super::fact::Fact;
-use crate::domain::{Nothing, Possessions};
+use super::guilds::Guilds;
+use super::names::{Names, Offer, Texts};
+use super::reserved::Reserved;
+use crate::clock::Timestamp;
+use crate::domain::{ItemId, Possessions, Price, Purchase};
+use crate::event_log::Offset;
 use crate::proto::game_event::Payload;
+use crate::proto::{self, InventoryItem};
+
+/// How many of a player's purchases are remembered, and so can be refunded: the newest ones.
+/// Source: the comment of `RefundPurchase` in `proto/game.proto`.
+pub(super) const REFUNDABLE_PURCHASES: usize = 16;
 
 /// The players of a shard.
-#[derive(Default)]
-pub(super) struct People {}
+pub(super) struct People {
+    pub(super) players: HashMap<Arc<str>, Box<Player>>,
+    pub(super) texts: Texts,
+    pub(super) offers: Names<Offer>,
+    guilds: Arc<Guilds>,
+    reserved: Reserved,
+    /// How many players there are, over all shards.
+    known: Gauge,
+}
 
-impl People {
-    /// Takes in an event.
-    pub fn apply(&mut self, _fact: &Fact) {}
+/// A player.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Player {
+    /// Behind the newest event that is in here, in the player's partition. An event before it
+    /// is in already.
+    pub next_offset: Offset,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
+    pub sessions: u64,
+    /// Nil when there was none.
+    pub last_session: Uuid,
+    /// The guild index has the text.
+    pub guild: Option<Arc<str>>,
+    /// By the item's number; none of 0.
+    pub inventory: Vec<Stack>,
+    /// The newest, oldest first; at most [`REFUNDABLE_PURCHASES`].
+    pub purchases: Vec<Bought>,
+}
 
-    /// What a player has, with what is under way counted against the player.
-    pub fn standing(&self, _player_id: &str) -> impl Possessions + '_ {
-        Nothing
+/// Some of one item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stack {
+    pub item: u32,
+    pub quantity: i64,
+}
+
+/// A purchase.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Bought {
+    pub event_id: Uuid,
+    pub offer: u32,
+    pub quantity: i32,
+    pub refunded: bool,
+}
+
+impl Player {
+    fn quantity(&self, item: u32) -> i64 {
+        let found = self.inventory.binary_search_by_key(&item, |stack| stack.item);
+        found.map_or(0, |at| self.inventory[at].quantity)
     }
 
-    /// Counts an event that is under way; anew, when it was counted before.
-    pub fn reserve(&mut self, _player_id: &str, _event_id: Uuid, _payload: &Payload) {}
+    /// Adds some of an item, or takes some away, down to none at the most.
+    fn add(&mut self, item: u32, quantity: i64) {
+        match self.inventory.binary_search_by_key(&item, |stack| stack.item) {
+            Ok(at) => {
+                let stack = &mut self.inventory[at];
+                stack.quantity = stack.quantity.saturating_add(quantity);
+                if stack.quantity <= 0 {
+                    self.inventory.remove(at);
+                }
+            }
+            Err(at) if quantity > 0 => self.inventory.insert(at, Stack { item, quantity }),
+            Err(_) => {}
+        }
+    }
 
-    /// Stops counting an event that is known not to be written.
-    pub fn release(&mut self, _player_id: &str, _event_id: Uuid) {}
+    fn remember(&mut self, bought: Bought) {
+        if self.purchases.len() == REFUNDABLE_PURCHASES {
+            self.purchases.remove(0);
+        }
+        self.purchases.push(bought);
+    }
+
+    fn purchase(&self, event_id: Uuid) -> Option<&Bought> {
+        self.purchases.iter().find(|bought| bought.event_id == event_id)
+    }
+}
+
+impl People {
+    /// Nobody yet.
+    pub fn new(guilds: Arc<Guilds>, known: Gauge) -> Self {
+        Self {
+            players: HashMap::new(),
+            texts: Texts::default(),
+            offers: Names::default(),
+            guilds,
+            reserved: Reserved::default(),
+            known,
+        }
+    }
+
+    /// Takes in an event, unless it is in already, and drops what was reserved for it.
+    pub fn apply(&mut self, fact: &Fact) {
+        self.reserved.remove(&fact.player_id, fact.event_id);
+        let Self { players, texts, offers, .. } = self;
+        let player = match players.get_mut(&*fact.player_id) {
+            Some(player) if fact.offset < player.next_offset => return,
+            Some(player) => player,
+            None => {
+                self.known.inc();
+                let player = Player { first_seen: fact.accept_time, ..Player::default() };
+                players.entry(fact.player_id.as_str().into()).or_insert(Box::new(player))
+            }
+        };
+        player.next_offset = fact.offset + 1;
+        player.last_seen = fact.accept_time;
+        match &fact.payload {
+            Some(Payload::SessionStarted(_)) => {
+                player.sessions = player.sessions.saturating_add(1);
+                // A session's id is that of its event.
+                player.last_session = fact.event_id;
+            }
+            Some(Payload::ItemPurchased(bought)) => {
+                let item = texts.number(bought.item_id.as_str());
+                let currency = texts.number(bought.currency_code.as_str());
+                let offer = Offer { item, unit_price: bought.unit_price, currency };
+                player.add(item, bought.quantity.into());
+                player.remember(Bought {
+                    event_id: fact.event_id,
+                    offer: offers.number(&offer),
+                    quantity: bought.quantity,
+                    refunded: false,
+                });
+            }
+            Some(Payload::ItemGranted(given)) => {
+                player.add(texts.number(given.item_id.as_str()), given.quantity.into());
+            }
+            Some(Payload::ItemConsumed(used)) => {
+                if let Some(item) = texts.find(used.item_id.as_str()) {
+                    player.add(item, -i64::from(used.quantity));
+                }
+            }
+            Some(Payload::PurchaseRefunded(refund)) => {
+                let id = Uuid::try_parse(&refund.purchase_event_id).ok();
+                let bought = player.purchases.iter_mut().find(|bought| Some(bought.event_id) == id);
+                // Two servers may have refunded it at the same time: it counts once, as far as
+                // the purchase is remembered.
+                let again = bought.is_some_and(|b| std::mem::replace(&mut b.refunded, true));
+                if let Some(item) = texts.find(refund.item_id.as_str())
+                    && !again
+                {
+                    player.add(item, -i64::from(refund.quantity));
+                }
+            }
+            Some(Payload::GuildJoined(joined)) => {
+                self.change_guild(&fact.player_id, Some(&joined.guild_id));
+            }
+            Some(Payload::GuildLeft(left)) => {
+                if player.guild.as_deref() == Some(&*left.guild_id) {
+                    self.change_guild(&fact.player_id, None);
+                }
+            }
+            Some(Payload::RequestRejected(_)) | None => {}
+        }
+    }
+
+    fn change_guild(&mut self, player_id: &str, to: Option<&str>) {
+        let Some((id, _)) = self.players.get_key_value(player_id) else { return };
+        let id = Arc::clone(id);
+        let Some(player) = self.players.get_mut(player_id) else { return };
+        if player.guild.as_deref() == to {
+            return;
+        }
+        if let Some(guild) = player.guild.take() {
+            self.guilds.leave(&guild, player_id);
+        }
+        player.guild = to.map(|guild| self.guilds.join(guild, &id));
+    }
+
+    /// Puts a player in as it was written down, who is not there yet; false when there is one.
+    pub(super) fn insert(&mut self, id: Arc<str>, mut player: Player) -> bool {
+        if self.players.contains_key(&id) {
+            return false;
+        }
+        let guild = player.guild.take();
+        player.guild = guild.map(|guild| self.guilds.join(&guild, &id));
+        self.known.inc();
+        self.players.insert(id, Box::new(player));
+        true
+    }
+
+    /// What a player has, without `history_start_time`, and the offset behind the newest event
+    /// that is in it; none when there was no event of the player.
+    pub fn player(&self, player_id: &str) -> Option<(proto::Player, Offset)> {
+        let player = self.players.get(player_id)?;
+        let stacks = player.inventory.iter();
+        let mut inventory: Vec<_> = stacks
+            .map(|stack| InventoryItem {
+                item_id: self.texts.value(stack.item).as_ref().to_owned(),
+                quantity: stack.quantity,
+            })
+            .collect();
+        inventory.sort_unstable_by(|a, b| a.item_id.cmp(&b.item_id));
+        let session = Some(player.last_session).filter(|id| !id.is_nil());
+        let state = proto::Player {
+            player_id: player_id.to_owned(),
+            guild_id: player.guild.as_deref().unwrap_or_default().to_owned(),
+            inventory,
+            session_count: i64::try_from(player.sessions).unwrap_or(i64::MAX),
+            last_session_id: session.map(|id| id.to_string()).unwrap_or_default(),
+            first_seen_time: Some(player.first_seen.into()),
+            last_seen_time: Some(player.last_seen.into()),
+            history_start_time: None,
+        };
+        Some((state, player.next_offset))
+    }
+
+    /// A player as the rules see it at the time `now`, with what is under way.
+    pub fn standing(&self, player_id: &str, now: Timestamp) -> Standing<'_> {
+        let player = self.players.get(player_id).map(|player| &**player);
+        Standing { people: self, player, key: self.reserved.key(player_id), now }
+    }
+
+    /// Counts an action that is about to be appended against the player: until its event is
+    /// applied, it is released, or `RESERVATION_AGE` has passed.
+    pub fn reserve(&mut self, player_id: &str, event_id: Uuid, payload: &Payload, now: Timestamp) {
+        self.reserved.add(player_id, event_id, payload, &mut self.texts, now);
+    }
+
+    /// Takes back what was reserved for an event that is known not to be written.
+    pub fn release(&mut self, player_id: &str, event_id: Uuid) {
+        self.reserved.remove(player_id, event_id);
+    }
+}
+
+/// A player as the rules see it.
+pub(super) struct Standing<'a> {
+    people: &'a People,
+    player: Option<&'a Player>,
+    key: u64,
+    now: Timestamp,
+}
+
+impl Standing<'_> {
+    /// How many of an item the player has once all that is under way has ended well.
+    pub fn owned(&self, item: &str) -> i64 {
+        let Some(item) = self.people.texts.find(item) else { return 0 };
+        let reserved = &self.people.reserved;
+        let coming = reserved.coming(self.key, item, self.now);
+        let going = reserved.going(self.key, item, self.now);
+        self.quantity(item).saturating_add(coming).saturating_sub(going).max(0)
+    }
+
+    fn quantity(&self, item: u32) -> i64 {
+        self.player.map_or(0, |player| player.quantity(item))
+    }
+}
+
+impl Possessions for Standing<'_> {
+    fn most(&self, item: &ItemId) -> i64 {
+        let Some(item) = self.people.texts.find(item.as_str()) else { return 0 };
+        let coming = self.people.reserved.coming(self.key, item, self.now);
+        self.quantity(item).saturating_add(coming)
+    }
+
+    fn least(&self, item: &ItemId) -> i64 {
+        let Some(item) = self.people.texts.find(item.as_str()) else { return 0 };
+        let going = self.people.reserved.going(self.key, item, self.now);
+        self.quantity(item).saturating_sub(going).max(0)
+    }
+
+    fn guild(&self) -> Option<&str> {
+        let now = self.player.and_then(|player| player.guild.as_deref());
+        self.people.reserved.guild(self.key, now, self.now)
+    }
+
+    fn purchase(&self, event_id: Uuid) -> Option<Purchase> {
+        let bought = self.player?.purchase(event_id).filter(|bought| !bought.refunded)?;
+        if self.people.reserved.refunds(self.key, event_id, self.now) {
+            return None;
+        }
+        let offer = self.people.offers.value(bought.offer);
+        Some(Purchase {
+            item_id: Arc::clone(self.people.texts.value(offer.item)),
+            quantity: bought.quantity,
+            price: Price {
+                unit_price: offer.unit_price,
+                currency_code: Arc::clone(self.people.texts.value(offer.currency)),
+                // A refund does not name it.
+                catalog_version: Arc::default(),
+            },
+        })
+    }
 }

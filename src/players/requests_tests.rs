@@ -420,9 +420,9 @@ fn session_of(
 #[test]
 fn the_horizon_is_the_latest_of_age_bound_and_beginning() {
     let clock = Clock::manual(at(10_000_000));
-    let options = Options { request_max_age: AGE, request_max_entries: 128 };
+    let options = Options { request_max_age: AGE, request_max_entries: 128, ..Options::default() };
     let mut registry = Registry::default();
-    let players = Players::build(options, clock.clone(), &mut registry);
+    let players = Players::build(options, 2, clock.clone(), &mut registry);
     let since = || players.horizon().start_time.map(|time| Timestamp::from(time).as_millis());
     let log = LogId(Uuid::from_u128(1));
 
@@ -456,7 +456,7 @@ fn what_a_request_costs() {
     let options = Options::default();
     let entries = options.request_max_entries as u64;
     let (clock, log) = (Clock::manual(at(10_000_000)), LogId(Uuid::from_u128(1)));
-    let players = Players::build(options, clock, &mut Registry::default());
+    let players = Players::build(options, 1, clock, &mut Registry::default());
     players.restart(log, Position::zero(1));
     players.set_ready();
     let catalog = Catalog::built_in();

@@ -27,6 +27,7 @@ use crate::domain::AddressPolicy;
 use crate::event_log::{Appender, EventLog};
 use crate::feed::Feed;
 use crate::grpc::{self, Health, Peer, Rooms, ServedBody, Transport};
+use crate::players::Players;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::{ACCESS_FLUSH_INTERVAL, AccessLog};
 
@@ -63,6 +64,7 @@ pub(super) struct Setup {
     pub number: usize,
     pub log: Arc<dyn EventLog>,
     pub feed: Feed,
+    pub players: Players,
     pub commands: CommandsBuilder,
     pub health: Health,
     pub options: Arc<grpc::Options>,
@@ -92,7 +94,7 @@ impl Lane {
         let (appender, acks) = Appender::new(Arc::clone(&setup.log));
         let (feed, relay) = setup.feed.lane();
         let (commands, settler) = setup.commands.on(appender);
-        let rooms = Rooms { commands, feed };
+        let rooms = Rooms { commands, players: setup.players, feed };
         let (access_log, tasks) = (setup.access_log, setup.tasks);
         let addresses = setup.options.addresses;
         let transport =

@@ -3,8 +3,8 @@
 //! Starting: bind → open the log → lanes → tail, catch-up, players, admin → ready.
 //!
 //! Stopping: not ready → subscribers get `closing` → no new connections → calls in
-//! flight finish → the log is flushed → the feed's readers stop. At the deadline whatever is
-//! left is given up, and [`StopError`] says what.
+//! flight finish → the log is flushed → what players have is written down → the readers of the
+//! log stop. At the deadline whatever is left is given up, and [`StopError`] says what.
 //!
 //! Connections are owned by [`lane`]s, threads with a single-threaded runtime each:
 //! a call is served from its first byte to its last on one thread, which saves most of
@@ -153,7 +153,12 @@ impl Server {
         let catalog = Arc::new(ArcSwap::from_pointee(config.catalog));
         let catalog_metrics = catalog::Metrics::default();
         catalog_metrics.register(&catalog, &mut registry);
-        let players = Players::build(config.players, config.clock.clone(), &mut registry);
+        let players = Players::build(
+            config.players,
+            log.key_partitions(),
+            config.clock.clone(),
+            &mut registry,
+        );
         let commands = CommandsBuilder::build(
             config.commands,
             Arc::clone(&catalog),
@@ -172,6 +177,7 @@ impl Server {
                     number,
                     log: Arc::clone(&log),
                     feed: feed.clone(),
+                    players: players.clone(),
                     commands: commands.clone(),
                     health: health.clone(),
                     options: Arc::clone(&grpc_options),
@@ -228,6 +234,8 @@ impl Server {
             let follow = catalog::follow(file, self.catalog, asked, metrics);
             tasks.spawn("catalogue", Death::Fatal, follow);
         }
+        let players = self.players.clone();
+        tasks.spawn("snapshot", Death::Fatal, async move { players.keep_snapshot().await });
 
         let stopping = watch::Sender::new(false);
         let (log, feed, players) = (self.log.clone(), self.feed.clone(), self.players.clone());
@@ -275,6 +283,7 @@ impl Server {
         drop(self.listener);
         join_all(self.lanes.into_iter().map(|lane| lane.stop(calls_deadline))).await;
         let flushed = timeout_at(deadline, self.log.close()).await.is_ok();
+        let _ = timeout_at(deadline, self.players.save()).await;
         tasks.stop();
         let _ = timeout_at(deadline, tasks.ended()).await;
         match died {

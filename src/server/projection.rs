@@ -97,6 +97,7 @@ impl Projection {
             if let Follow::At(mut follower) = follow {
                 reader = None;
                 while let Some(batch) = follower.next().await {
+                    self.players.missed(batch.trimmed());
                     self.players.apply(batch.events(), batch.position());
                     if way.is_some() {
                         self.arrived(log, way);
@@ -121,7 +122,10 @@ impl Projection {
             };
             tokio::select! {
                 read = reader.next(READ_LIMITS) => match read {
-                    Ok(read) => self.players.apply(read.events(), &read.position),
+                    Ok(read) => {
+                        self.players.missed(&read.trimmed);
+                        self.players.apply(read.events(), &read.position);
+                    }
                     Err(error) => return error,
                 },
                 // The ring has begun: perhaps there is nothing to read before it.
@@ -137,7 +141,8 @@ impl Projection {
         let bounds = self.log.bounds().await?;
         let is_this = |log: LogId| log == bounds.log;
         if !self.players.applied().is_some_and(|(log, _)| is_this(log)) {
-            self.players.restart(bounds.log, bounds.start);
+            let horizon = self.log.position_at(bounds.log, self.players.horizon_at_most()).await?;
+            self.players.begin_at(&bounds, &horizon).await;
         }
         let is_ready = *self.players.ready().borrow();
         if !is_ready && !way.as_ref().is_some_and(|way| is_this(way.log)) {
@@ -213,7 +218,7 @@ mod tests {
             let mut registry = Registry::default();
             let options = feed::Options { ring_bytes: 1, ..feed::Options::default() };
             let feed = Feed::build(Arc::clone(&as_log), options, clock.clone(), &mut registry);
-            let players = Players::build(players::Options::default(), clock, &mut registry);
+            let players = Players::build(players::Options::default(), 1, clock, &mut registry);
             let stopping = watch::Sender::new(false).subscribe();
             let projection = Projection::new(as_log, feed.clone(), players.clone(), stopping);
             let (ready, tasks) = (players.ready(), Tasks::new());

@@ -106,7 +106,7 @@ fn the_command_line_has_them_all() {
     let (_, shown) = run(&checked);
     assert_eq!(shown, "valid, nothing was written: granted 1 sword\n");
     let (_, shown) = run(&[&checked[..], &["--json"]].concat());
-    assert_eq!(shown, "{}\n");
+    assert_eq!(shown, "{\"ownedQuantity\":\"4\"}\n");
     let (code, shown) = run(&["consume", "--player", "bob", "--item", "sword"]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("quantity: more than the player has"), "{shown}");

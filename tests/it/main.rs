@@ -9,6 +9,7 @@ mod doctor;
 mod feed;
 mod harness;
 mod hostile;
+mod players;
 mod process;
 mod tail;
 mod web;

@@ -9,6 +9,8 @@ use crate::harness::binary;
 pub struct Process {
     child: Child,
     lines: BufReader<std::process::ChildStderr>,
+    /// Its lines up to the one that says that it is ready.
+    first_lines: String,
     pub address: String,
 }
 
@@ -27,11 +29,13 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
+        let mut first_lines = String::new();
         let mut until = |what: &str| {
             loop {
-                line.clear();
-                assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
+                let begin = first_lines.len();
+                let read = lines.read_line(&mut first_lines).unwrap();
+                assert_ne!(read, 0, "it ended before it was ready");
+                let line = &first_lines[begin..];
                 if let Some((_, rest)) = line.split_once(what) {
                     break rest.split('"').next().unwrap().to_owned();
                 }
@@ -39,7 +43,7 @@ impl Process {
         };
         let address = until("\"grpc\":\"");
         until("\"writes\":true");
-        Self { child, lines, address }
+        Self { child, lines, first_lines, address }
     }
 
     pub fn herald(&self, args: &[&str]) -> std::process::Output {
@@ -47,6 +51,7 @@ impl Process {
         command.args(args).args(["--server", &self.address]).output().unwrap()
     }
 
+    /// Sends a signal.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -63,10 +68,10 @@ impl Process {
         }
     }
 
-    /// Sends a signal; returns the exit code and all lines since it was ready.
+    /// Sends a signal; returns the exit code and all lines, but for those that were looked at.
     pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
-        let mut lines = String::new();
+        let mut lines = std::mem::take(&mut self.first_lines);
         self.lines.read_to_string(&mut lines).unwrap();
         (self.child.wait().unwrap().code(), lines)
     }

@@ -1,11 +1,11 @@
-//! The cursor: a place in the feed, as opaque text.
+//! The cursor: a place in a log, as opaque text.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use super::{LogId, Position};
 use crate::clock::Timestamp;
-use crate::event_log::{LogId, Position};
 
 /// The version of the form below. Another first byte is another form.
 const VERSION: u8 = 1;
@@ -13,7 +13,7 @@ const VERSION: u8 = 1;
 /// The longest text that is looked at: a thousand partitions at their largest fit.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
-/// A place in the feed.
+/// A place in a log.
 ///
 /// Its text is URL-safe base64 without padding over: the version (one byte), the
 /// epoch (16 bytes), the time (milliseconds, as a variable-length integer), the

@@ -1,0 +1,154 @@
+//! What is under way: actions that are being appended, counted against their players.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::names::Texts;
+use crate::clock::Timestamp;
+use crate::proto::game_event::Payload;
+
+/// How long an action counts of which nobody knows whether it is written. Longer than the log
+/// takes to write or give up what it has queued.
+pub(super) const RESERVATION_AGE: Duration = Duration::from_secs(60);
+
+/// The actions under way of a shard's players. They are as few as the log's queue is long, and
+/// those whose outcome stays unknown are forgotten after [`RESERVATION_AGE`].
+#[derive(Default)]
+pub(super) struct Reserved {
+    hasher: RandomState,
+    /// By the hash of the player's id, so that there is nothing to allocate for a player, and
+    /// by event id. Two players with one hash, should there ever be any, are bounded together.
+    under_way: BTreeMap<(u64, Uuid), Action>,
+    /// How many were ever added.
+    added: u64,
+    /// When those that are too old were forgotten last.
+    swept: Timestamp,
+}
+
+/// An action.
+struct Action {
+    /// In the order in which they were handed to the log.
+    number: u64,
+    since: Timestamp,
+    change: Change,
+}
+
+/// What it changes.
+enum Change {
+    Adds { item: u32, quantity: i64 },
+    Takes { item: u32, quantity: i64, refunds: Option<Uuid> },
+    Joins(Arc<str>),
+    Leaves(Arc<str>),
+}
+
+impl Reserved {
+    /// By what a player's actions are found.
+    pub fn key(&self, player_id: &str) -> u64 {
+        self.hasher.hash_one(player_id)
+    }
+
+    /// Adds an action, if it changes what a player has.
+    pub fn add(
+        &mut self,
+        player_id: &str,
+        event_id: Uuid,
+        payload: &Payload,
+        texts: &mut Texts,
+        now: Timestamp,
+    ) {
+        let mut takes = |item: &str, quantity: i32, refunds| Change::Takes {
+            item: texts.number(item),
+            quantity: quantity.into(),
+            refunds,
+        };
+        let change = match payload {
+            Payload::ItemConsumed(used) => takes(&used.item_id, used.quantity, None),
+            Payload::PurchaseRefunded(refund) => {
+                let refunds = Uuid::try_parse(&refund.purchase_event_id).ok();
+                takes(&refund.item_id, refund.quantity, refunds)
+            }
+            Payload::ItemPurchased(bought) => Change::Adds {
+                item: texts.number(bought.item_id.as_str()),
+                quantity: bought.quantity.into(),
+            },
+            Payload::ItemGranted(given) => Change::Adds {
+                item: texts.number(given.item_id.as_str()),
+                quantity: given.quantity.into(),
+            },
+            Payload::GuildJoined(joined) => Change::Joins(joined.guild_id.as_str().into()),
+            Payload::GuildLeft(left) => Change::Leaves(left.guild_id.as_str().into()),
+            Payload::SessionStarted(_) | Payload::RequestRejected(_) => return,
+        };
+        if now.minus(RESERVATION_AGE) >= self.swept {
+            self.under_way.retain(|_, action| action.is_live(now));
+            self.swept = now;
+        }
+        self.added += 1;
+        let action = Action { number: self.added, since: now, change };
+        self.under_way.insert((self.key(player_id), event_id), action);
+    }
+
+    /// Drops an action, if it is there.
+    pub fn remove(&mut self, player_id: &str, event_id: Uuid) {
+        if !self.under_way.is_empty() {
+            self.under_way.remove(&(self.key(player_id), event_id));
+        }
+    }
+
+    /// How many of an item a player may get.
+    pub fn coming(&self, key: u64, item: u32, now: Timestamp) -> i64 {
+        self.of(key, now).fold(0, |sum, action| match action.change {
+            Change::Adds { item: other, quantity } if other == item => sum + quantity,
+            _ => sum,
+        })
+    }
+
+    /// How many of an item a player may lose.
+    pub fn going(&self, key: u64, item: u32, now: Timestamp) -> i64 {
+        self.of(key, now).fold(0, |sum, action| match action.change {
+            Change::Takes { item: other, quantity, .. } if other == item => sum + quantity,
+            _ => sum,
+        })
+    }
+
+    /// Whether a purchase is being refunded.
+    pub fn refunds(&self, key: u64, purchase: Uuid, now: Timestamp) -> bool {
+        self.of(key, now).any(|action| {
+            matches!(action.change, Change::Takes { refunds, .. } if refunds == Some(purchase))
+        })
+    }
+
+    /// The guild that a player who is in `guild` will be in.
+    pub fn guild<'a>(
+        &'a self,
+        key: u64,
+        guild: Option<&'a str>,
+        now: Timestamp,
+    ) -> Option<&'a str> {
+        let joins = self.of(key, now).filter_map(|action| match &action.change {
+            Change::Joins(guild) => Some((action.number, Some(&**guild))),
+            _ => None,
+        });
+        let (number, guild) = joins.max_by_key(|(number, _)| *number).unwrap_or((0, guild));
+        let left = self.of(key, now).any(|action| {
+            let leaves = matches!(&action.change, Change::Leaves(left) if Some(&**left) == guild);
+            leaves && action.number > number
+        });
+        guild.filter(|_| !left)
+    }
+
+    fn of(&self, key: u64, now: Timestamp) -> impl Iterator<Item = &Action> {
+        let all = self.under_way.range((key, Uuid::nil())..=(key, Uuid::max()));
+        all.map(|(_, action)| action).filter(move |action| action.is_live(now))
+    }
+}
+
+impl Action {
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.since > now.minus(RESERVATION_AGE)
+    }
+}
