@@ -150,7 +150,7 @@ def proof(options):
         events = checks.logged(running.whole_log(this.server.url))
         checks.check_feed_order(events)
         records = len(kafka.places())
-        duplicates = this.server.metric("herald_feed_duplicates_total")
+        duplicates = this.server.metric("herald_feed_duplicate_records_total")
     check_feed(events, requests)
     return {
         "requests": len(requests),

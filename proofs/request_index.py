@@ -17,8 +17,8 @@ SIZES = {
     "full": {"entries": 2_000_000, "rounds": 7, "seconds": 5, "gates": True},
 }
 
-# The least that there is: one for each of its parts.
-FEW = 64
+# The least that can be set.
+FEW = 1_000
 
 NOTICE_SECONDS = 60
 

@@ -140,7 +140,7 @@ class Server:
         """The value of a metric without labels."""
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=START_SECONDS) as answer:
             text = answer.read().decode()
-        return int(re.search(rf"^{name} (\d+)$", text, re.MULTILINE)[1])
+        return int(float(re.search(rf"^{name} ([\d.]+)$", text, re.MULTILINE)[1]))
 
     def said(self):
         with self._news:
