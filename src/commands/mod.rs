@@ -453,19 +453,21 @@ impl Commands {
                 method: method.to_owned(),
                 violations: refusal.violations.clone().into_vec(),
             };
+            let event_id = random_id(now);
+            // Without a player any partition is right; the event's id spreads them.
+            let player = refusal.player_id.as_ref().map(|player| player.as_str().as_bytes());
+            let key = player.unwrap_or(event_id.as_bytes());
+            let partition = partition_of_key(key, self.appender.log().key_partitions());
+            // Its id is random, so that none was looked for; but who reads it would.
+            let checked = shared.players.checked_through(partition);
             let draft = Draft {
-                event_id: random_id(now),
+                event_id,
                 request_id: refusal.request_id,
                 client_context: refusal.client_context,
                 accept_time: now,
-                // Its id is random: nobody looks for another one.
-                checked_through: 0,
+                checked_through: checked.map_or(0, |(_, offset)| offset),
                 payload: Payload::RequestRejected(rejected),
             };
-            // Without a player any partition is right; the event's id spreads them.
-            let player = refusal.player_id.as_ref().map(|player| player.as_str().as_bytes());
-            let key = player.unwrap_or(draft.event_id.as_bytes());
-            let partition = partition_of_key(key, self.appender.log().key_partitions());
             // Handed over at once; nobody waits for what becomes of it.
             drop(self.append(refusal.player_id, partition, source, draft));
         }

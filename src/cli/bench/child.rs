@@ -10,8 +10,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use uuid::Uuid;
 
-/// How long a server may take until it says where it listens.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a server may take until it says that it is ready.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// What the line has in it by which `herald serve` says that it takes writes.
+const READY: &str = "\"writes\":true";
 
 /// How many of a server's last lines are shown when it does not start.
 const LINES_KEPT: usize = 20;
@@ -31,7 +34,7 @@ impl Child {
         let mut command = this_program()?;
         command.args(["bench", "echo", "--listen", "127.0.0.1:0"]).args(arguments);
         command.stdout(Stdio::piped());
-        Self::start(command, None).context("cannot start the echo server")
+        Self::start(command, None, None).context("cannot start the echo server")
     }
 
     /// Starts `herald serve` on a free port with an empty log of its own, and
@@ -44,11 +47,13 @@ impl Child {
     pub fn serve_from(directory: Directory, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
+            .args(["--log-format", "json", "--data-dir"])
             .arg(&directory.0);
         command.args(arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        Self::start(command, Some(directory)).context("cannot start herald serve")
+        let started = Self::start(command, Some(directory), Some(READY));
+        started.context("cannot start herald serve")
     }
 
     /// The id of its process.
@@ -56,7 +61,12 @@ impl Child {
         self.process.id()
     }
 
-    fn start(mut command: Command, directory: Option<Directory>) -> anyhow::Result<Self> {
+    /// Ready once it has said where it listens and, if it does that, that it is `ready`.
+    fn start(
+        mut command: Command,
+        directory: Option<Directory>,
+        ready: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         let process = command.stdin(Stdio::null()).spawn()?;
         // From here on it is ended whatever happens.
         let mut child = Self { process, address: String::new(), _directory: directory };
@@ -67,11 +77,11 @@ impl Child {
         // A thread, as it reads on to the end: a server whose pipe is full stops.
         std::thread::Builder::new()
             .name("bench child".to_owned())
-            .spawn(move || read_lines(pipe, &told))?;
+            .spawn(move || read_lines(pipe, ready, &told))?;
         child.address = match address.recv_timeout(START_LIMIT) {
             Ok(Ok(address)) => address,
             Ok(Err(lines)) => bail!("it ended with:\n{}", lines.join("\n")),
-            Err(_) => bail!("it did not say where it listens within {START_LIMIT:?}"),
+            Err(_) => bail!("it did not say that it is ready within {START_LIMIT:?}"),
         };
         Ok(child)
     }
@@ -89,17 +99,25 @@ fn this_program() -> anyhow::Result<Command> {
     Ok(Command::new(std::env::current_exe().context("cannot find this program")?))
 }
 
-/// Tells the address when a line names it, or the last lines if none does.
-fn read_lines(pipe: Box<dyn Read + Send>, told: &SyncSender<Result<String, Vec<String>>>) {
+/// Tells the address when a line has named it and one has said `ready`, or the last lines if
+/// none does.
+fn read_lines(
+    pipe: Box<dyn Read + Send>,
+    ready: Option<&str>,
+    told: &SyncSender<Result<String, Vec<String>>>,
+) {
     let mut pipe = BufReader::new(pipe);
+    let (mut address, mut is_ready) = (None, ready.is_none());
     let mut last = VecDeque::new();
     // By bytes: a line that is no UTF-8 must not stop the reading.
     let mut line = Vec::new();
     while matches!(pipe.read_until(b'\n', &mut line), Ok(read) if read > 0) {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
-        if let Some(address) = address_in(&text) {
-            let _ = told.try_send(Ok(address));
+        address = address.or_else(|| address_in(&text));
+        is_ready |= ready.is_some_and(|ready| text.contains(ready));
+        if let (true, Some(address)) = (is_ready, &address) {
+            let _ = told.try_send(Ok(address.clone()));
             // The rest is only kept from filling the pipe: it is a line a call, and looking
             // at each would cost the load its share of the machine.
             let _ = io::copy(&mut pipe, &mut io::sink());
