@@ -82,11 +82,18 @@ pub struct Catalog {
 #[derive(Clone, Debug)]
 pub struct Item {
     name: String,
-    price: i64,
+    price: Arc<Price>,
     /// The most of it that a player may have, if there is a bound; at least 1.
     pub max_per_player: Option<i64>,
     /// The item of this catalogue that a player has to have to buy it, if there is one.
     pub requires: Option<ItemId>,
+}
+
+impl Item {
+    /// The price of one, shared by all that have it.
+    pub fn price(&self) -> Arc<Price> {
+        Arc::clone(&self.price)
+    }
 }
 
 impl Catalog {
@@ -148,7 +155,9 @@ impl Catalog {
                 Err(reason) => errors.push(format!("items[{i}].id: {reason}")),
                 Ok(id) => {
                     let FileItem { name, price, max_per_player, .. } = item;
-                    let entry = Item { name, price, max_per_player, requires };
+                    // Its version is known once all is.
+                    let price = Price { unit_price: price, ..Price::default() };
+                    let entry = Item { name, price: price.into(), max_per_player, requires };
                     if items.insert(id, entry).is_some() {
                         errors.push(format!("items[{i}].id: listed before"));
                     }
@@ -174,21 +183,18 @@ impl Catalog {
             return Err(CatalogError(errors));
         }
         let version = version_of(&file.currency, &items, guilds.as_ref());
-        Ok(Self { currency: file.currency.into(), items, guilds, version: version.into() })
+        let (currency, version) = (Arc::from(file.currency), Arc::from(version));
+        for item in items.values_mut() {
+            let unit_price = item.price.unit_price;
+            let (currency_code, catalog_version) = (Arc::clone(&currency), Arc::clone(&version));
+            item.price = Arc::new(Price { unit_price, currency_code, catalog_version });
+        }
+        Ok(Self { currency, items, guilds, version })
     }
 
     /// What is known of an item, if it can be bought.
     pub fn item(&self, id: &ItemId) -> Option<&Item> {
         self.items.get(id)
-    }
-
-    /// The price of one of an item of this catalogue.
-    pub fn price(&self, item: &Item) -> Price {
-        Price {
-            unit_price: item.price,
-            currency_code: Arc::clone(&self.currency),
-            catalog_version: Arc::clone(&self.version),
-        }
     }
 
     /// Whether a guild can be joined.
@@ -210,7 +216,7 @@ impl Catalog {
                 .map(|(id, item)| proto::CatalogItem {
                     item_id: id.as_str().to_owned(),
                     display_name: item.name.clone(),
-                    unit_price: item.price,
+                    unit_price: item.price.unit_price,
                     max_per_player: item.max_per_player,
                     requires_item_id: item
                         .requires
@@ -265,7 +271,7 @@ fn version_of(
     // Control characters cannot occur in any of the texts, so they separate.
     hash.update(format!("{currency}\n"));
     for (id, item) in items {
-        hash.update(format!("item\t{id}\t{}\t{}\n", item.name, item.price));
+        hash.update(format!("item\t{id}\t{}\t{}\n", item.name, item.price.unit_price));
         // Only what is said, so that a catalogue without them has the version it always had.
         if let Some(max) = item.max_per_player {
             hash.update(format!("max\t{max}\n"));

@@ -52,7 +52,7 @@ pub enum Terms {
     /// Nothing.
     None,
     /// The price of one.
-    Price(Price),
+    Price(Arc<Price>),
     /// What is taken back.
     Purchase(Purchase),
 }
@@ -76,33 +76,33 @@ pub struct Purchase {
     /// How many.
     pub quantity: i32,
     /// The price of one.
-    pub price: Price,
+    pub price: Arc<Price>,
 }
 
 impl Terms {
     /// The terms that a payload was made with.
     pub fn of(payload: &Payload) -> Self {
         match payload {
-            Payload::ItemPurchased(bought) => Self::Price(Price {
+            Payload::ItemPurchased(bought) => Self::Price(Arc::new(Price {
                 unit_price: bought.unit_price,
                 currency_code: bought.currency_code.as_str().into(),
                 catalog_version: bought.catalog_version.as_str().into(),
-            }),
+            })),
             Payload::PurchaseRefunded(refunded) => Self::Purchase(Purchase {
                 item_id: refunded.item_id.as_str().into(),
                 quantity: refunded.quantity,
-                price: Price {
+                price: Arc::new(Price {
                     unit_price: refunded.unit_price,
                     currency_code: refunded.currency_code.as_str().into(),
                     catalog_version: Arc::default(),
-                },
+                }),
             }),
             _ => Self::None,
         }
     }
 
     /// The price, where there is one.
-    pub fn price(&self) -> Option<&Price> {
+    pub fn price(&self) -> Option<&Arc<Price>> {
         match self {
             Self::None => None,
             Self::Price(price) | Self::Purchase(Purchase { price, .. }) => Some(price),

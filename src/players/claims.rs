@@ -116,13 +116,14 @@ impl Players {
             return Claimed::NotReady;
         }
         let payload = |terms: &Terms| request.action.payload(event_id, terms);
+        let standing = people.standing(player_id, now);
         let mut again = false;
         let terms = match requests.look_up(key, event_id, now) {
             Found::Conflict => return Claimed::Conflict,
             Found::UnderWay(outcome) => return Claimed::UnderWay(outcome),
             Found::Written(written) => {
                 let payload = payload(&written.terms);
-                let (owned, _) = owned(&people.standing(player_id, now), &payload);
+                let (owned, _) = owned(&standing, &payload);
                 return Claimed::Known(known(read, &written), payload, owned);
             }
             // It was accepted once, and may be in the log: the rules are not asked again.
@@ -130,15 +131,13 @@ impl Players {
                 again = true;
                 terms
             }
-            Found::Nothing => {
-                match request.action.decide(catalog, &people.standing(player_id, now)) {
-                    Ok(terms) => terms,
-                    Err(violations) => return Claimed::Refused(violations),
-                }
-            }
+            Found::Nothing => match request.action.decide(catalog, &standing) {
+                Ok(terms) => terms,
+                Err(violations) => return Claimed::Refused(violations),
+            },
         };
         let payload = payload(&terms);
-        let (before, change) = owned(&people.standing(player_id, now), &payload);
+        let (before, change) = owned(&standing, &payload);
         let owned = before.saturating_add(change);
         if request.validate_only {
             return Claimed::Valid(payload, owned);
@@ -170,7 +169,7 @@ impl Players {
             Err(AppendError::OutcomeUnknown(_)) => Answer::None,
             Err(_) => Answer::NotWritten,
         };
-        match requests.settle(key, event_id, (accept_time, &terms), answer, now) {
+        match requests.settle(key, event_id, (accept_time, terms), answer, now) {
             Settled::Written(there) => {
                 Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
             }

@@ -299,12 +299,12 @@ impl Possessions for Standing<'_> {
         Some(Purchase {
             item_id: Arc::clone(self.people.texts.value(offer.item)),
             quantity: bought.quantity,
-            price: Price {
+            price: Arc::new(Price {
                 unit_price: offer.unit_price,
                 currency_code: Arc::clone(self.people.texts.value(offer.currency)),
                 // A refund does not name it.
                 catalog_version: Arc::default(),
-            },
+            }),
         })
     }
 }

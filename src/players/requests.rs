@@ -9,10 +9,10 @@
 //! # The states of a request
 //!
 //! ```text
-//! nothing ── claimed ──► under way ── durable ─────► written
-//!    ▲                    │  │ ▲                       ▲
-//!    └── not written ─────┘  │ └ claimed again ┐       │
-//!                            └── no answer ──► unsettled ── read from the log
+//! nothing ── claimed ──► under way ── durable ──► written ── read from the log ──► in the ring
+//!    ▲                    │  │ ▲                                   ▲
+//!    └── not written ─────┘  │ └ claimed again ┐                   │
+//!                            └── no answer ──► unsettled ──────────┘
 //! ```
 //!
 //! An unsettled request may be in the log, or may still come. Who claims it again writes the
@@ -22,6 +22,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,13 @@ const DISORDER: Duration = Duration::from_secs(1);
 /// Which part of a ring that is out of order is forgotten at once, so that it is not sorted
 /// for every entry: one in so many.
 const FORGOTTEN_PART: usize = 16;
+
+/// How many requests of a shard are under way or not read from the log yet before those that
+/// are durable are entered at once: when what is written is not read.
+const MOST_PENDING: usize = 4_096;
+
+/// For how many entries of a shard there is room from the beginning.
+const MOST_ROOM: usize = 1 << 16;
 
 /// Below this, terms that nobody uses any longer are not looked for.
 const FEW_TERMS: usize = 256;
@@ -117,6 +125,9 @@ enum State {
     UnderWay,
     /// The same, and an earlier try is unsettled.
     Again,
+    /// The log has it, and it has not been read from there yet. As many as the reading is
+    /// behind; to enter them in the ring twice would cost more.
+    Durable(Box<Written>),
     /// The log has given up. The first terms, and since when.
     Unsettled(Box<Terms>, Timestamp),
 }
@@ -200,12 +211,15 @@ pub(super) struct Requests {
 
 impl Requests {
     pub fn new(limits: Limits) -> Self {
+        let room = limits.max_entries.min(MOST_ROOM);
         Self {
             limits,
             pending: HashTable::new(),
             unsettled: VecDeque::new(),
-            ring: VecDeque::new(),
-            table: HashTable::new(),
+            // Room for all, so that nothing is moved while it fills; the memory is used as it
+            // does.
+            ring: VecDeque::with_capacity(room),
+            table: HashTable::with_capacity(room),
             first: 0,
             in_order: true,
             terms: TermsTable::default(),
@@ -245,19 +259,23 @@ impl Requests {
             State::Unsettled(_, since) if *since < now.minus(UNSETTLED_AGE) => Found::Nothing,
             _ if pending.event_id != event_id => Found::Conflict,
             State::Unsettled(terms, _) => Found::Unsettled((**terms).clone()),
+            State::Durable(written) => Found::Written((**written).clone()),
             State::UnderWay | State::Again => Found::UnderWay(pending.waiters.wait()),
         }
     }
 
     /// What was carried out under a request id, or whether something is under way.
     pub fn receipt(&self, key: Key, now: Timestamp) -> Result<Written, bool> {
-        self.entry(key, now).map(Entry::written).ok_or_else(|| {
-            let pending = self.pending.find(key.hash, |pending| pending.key == key);
-            pending.is_some_and(|pending| match pending.state {
-                State::Unsettled(_, since) => since >= now.minus(UNSETTLED_AGE),
-                State::UnderWay | State::Again => true,
-            })
-        })
+        if let Some(entry) = self.entry(key, now) {
+            return Ok(entry.written());
+        }
+        let pending = self.pending.find(key.hash, |pending| pending.key == key);
+        match pending.map(|pending| &pending.state) {
+            None => Err(false),
+            Some(State::Durable(written)) => Ok((**written).clone()),
+            Some(State::Unsettled(_, since)) => Err(*since >= now.minus(UNSETTLED_AGE)),
+            Some(State::UnderWay | State::Again) => Err(true),
+        }
     }
 
     /// Notes that a request is under way that was found nowhere, or unsettled.
@@ -280,16 +298,16 @@ impl Requests {
         &mut self,
         key: Key,
         event_id: Uuid,
-        (accept_time, terms): (Timestamp, &Terms),
+        (accept_time, terms): (Timestamp, Terms),
         answer: Answer,
         now: Timestamp,
     ) -> Settled {
         let is_this = |pending: &Pending| pending.key == key && pending.event_id == event_id;
+        let is_crowded = self.pending.len() > MOST_PENDING;
         let Ok(mut found) = self.pending.find_entry(key.hash, is_this) else {
             // It has come from the log before the answer.
             return match answer {
                 Answer::Durable(partition, offset, append_time) => {
-                    let terms = terms.clone();
                     let new =
                         Written { event_id, partition, offset, append_time, accept_time, terms };
                     self.remember(key, new, now)
@@ -307,10 +325,15 @@ impl Requests {
         match (answer, &pending.state) {
             (Answer::Durable(..), State::Again) => Settled::Wait(pending.waiters.wait()),
             (Answer::Durable(partition, offset, append_time), _) => {
-                found.remove();
-                let terms = terms.clone();
                 let new = Written { event_id, partition, offset, append_time, accept_time, terms };
-                self.remember(key, new, now)
+                if is_crowded {
+                    found.remove();
+                    return self.remember(key, new, now);
+                }
+                pending.state = State::Durable(Box::new(new));
+                // It is known what has become of it.
+                pending.waiters = Waiters::default();
+                Settled::Written(None)
             }
             (Answer::NotWritten, State::UnderWay) => {
                 found.remove();
@@ -318,7 +341,7 @@ impl Requests {
             }
             // Nothing is known of the try before this one.
             (Answer::NotWritten | Answer::None, _) => {
-                pending.state = State::Unsettled(Box::new(terms.clone()), now);
+                pending.state = State::Unsettled(Box::new(terms), now);
                 // They are the ones to try again.
                 pending.waiters = Waiters::default();
                 self.unsettled.push_back((now, key));
@@ -338,7 +361,7 @@ impl Requests {
         now: Timestamp,
     ) {
         let is_this = |pending: &Pending| pending.key == key && pending.event_id == event.event_id;
-        let pending = match self.pending.find_entry(key.hash, is_this) {
+        let mut pending = match self.pending.find_entry(key.hash, is_this) {
             // Those who wait are woken when it is known where it is.
             Ok(pending) => Some(pending.remove().0),
             Err(_) => None,
@@ -350,7 +373,11 @@ impl Requests {
         });
         // One that somebody waits for is told in any case.
         if !known && (!too_old || pending.is_some()) {
-            self.remember(key, Written { terms: terms(), ..event }, now);
+            let terms = match pending.as_mut().map(|pending| &mut pending.state) {
+                Some(State::Durable(written)) => mem::replace(&mut written.terms, Terms::None),
+                _ => terms(),
+            };
+            self.remember(key, Written { terms, ..event }, now);
         }
     }
 

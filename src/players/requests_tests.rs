@@ -246,7 +246,7 @@ impl Model {
             }
             (_, None) => {}
         }
-        let terms = (at(self.now), &Terms::None);
+        let terms = (at(self.now), Terms::None);
         let settled = self.requests.settle(key(number), event, terms, answer, at(self.now));
         if let Settled::Written(Some(there)) = settled {
             assert_eq!(self.log[there.offset as usize].event, event);
@@ -361,7 +361,7 @@ fn terms_are_kept_once_and_let_go() {
     let mut requests = Requests::new(Limits { max_age: AGE, max_entries: 1_000 });
     let terms = |number: i64| {
         let (currency_code, catalog_version) = ("gold".into(), "v".into());
-        Terms::Price(Price { unit_price: number / 2, currency_code, catalog_version })
+        Terms::Price(Price { unit_price: number / 2, currency_code, catalog_version }.into())
     };
     for number in 0..5_000i64 {
         let id = Uuid::from_u128(number as u128);
@@ -382,7 +382,7 @@ async fn who_waits_is_woken_by_the_outcome_and_by_a_new_log() {
     };
     requests.claim(key(1), event(1, 0));
     let first = wait(&mut requests);
-    let terms = (at(0), &Terms::None);
+    let terms = (at(0), Terms::None);
     requests.settle(key(1), event(1, 0), terms, Answer::NotWritten, at(0));
     assert!(first.now_or_never().is_some());
     requests.claim(key(1), event(1, 0));

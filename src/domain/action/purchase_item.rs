@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Deed, NOT_IN_CATALOG, Violations, check_room, read_quantity};
-use crate::domain::{Catalog, ItemId, Possessions, Terms};
+use crate::domain::{Catalog, ItemId, Possessions, Price, Terms};
 use crate::proto::{self, game_event::Payload};
 
 /// Buy some of an item.
@@ -47,11 +47,12 @@ impl Deed for PurchaseItem {
         {
             violations.add("item_id", format!("the player has to have {required} first"));
         }
-        Terms::Price(catalog.price(item))
+        Terms::Price(item.price())
     }
 
     fn payload(&self, _: Uuid, terms: &Terms) -> Payload {
-        let price = terms.price().cloned().unwrap_or_default();
+        let none = Price::default();
+        let price = terms.price().map_or(&none, |price| price);
         Payload::ItemPurchased(proto::ItemPurchased {
             item_id: self.item.as_str().to_owned(),
             quantity: self.quantity,

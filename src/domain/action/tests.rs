@@ -170,7 +170,7 @@ fn refund(purchase_event_id: &str) -> proto::RefundPurchaseRequest {
 fn a_refund_takes_back_what_was_bought_at_the_price_it_had() {
     let id = Uuid::from_u128(7);
     let price = Price { unit_price: 90, currency_code: "gems".into(), ..Price::default() };
-    let bought = Purchase { item_id: "horse".into(), quantity: 2, price };
+    let bought = Purchase { item_id: "horse".into(), quantity: 2, price: price.into() };
     let having = |items| Having { items, purchase: Some((id, bought.clone())), guild: None };
     let refunded = proto::PurchaseRefunded {
         purchase_event_id: id.to_string(),
@@ -251,7 +251,7 @@ impl Possessions for Buying {
 
     fn purchase(&self, _: Uuid) -> Option<Purchase> {
         let price = Price::default();
-        Some(Purchase { item_id: "horse".into(), quantity: 2, price })
+        Some(Purchase { item_id: "horse".into(), quantity: 2, price: price.into() })
     }
 }
 
