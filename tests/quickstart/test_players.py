@@ -59,6 +59,11 @@ def buy(server, player, item, *more):
     return done(server, "purchase", "--player", player, "--item", item, *more)
 
 
+def player_at(server, player, receipt):
+    """What a player has, an event included: what was written is read back a moment later."""
+    return done(server, "player", player, "--at-least", receipt["cursor"])["player"]
+
+
 def asked(server, method, **request):
     """What grpcurl says to a call, errors too."""
     command = ["grpcurl", "-plaintext", "-d", json.dumps(request), server.address]
@@ -123,8 +128,9 @@ def test_a_refusal_says_what_the_readme_says(server, row, text):
     (before, refused) = next(REFUSED[key] for key in REFUSED if row.startswith(key))
     event = "none"
     for command in before:
-        said = done(server, *command.replace("EVENT", event).split())
-        event = said["receipt"]["eventId"] if event == "none" else event
+        receipt = done(server, *command.replace("EVENT", event).split())["receipt"]
+        player_at(server, "alice", receipt)
+        event = receipt["eventId"] if event == "none" else event
     if row.startswith("GrantItem"):
         text = "a player may have at most 2 of it, and this one has 1"
     code, said = herald(server, *refused.replace("EVENT", event).split())
@@ -148,13 +154,12 @@ def test_a_purchase_is_made_once_and_its_receipt_can_be_asked_for(server):
     first = buy(server, "carol", "horse", "--request-id", request)
     again = buy(server, "carol", "horse", "--request-id", request)
     assert again["receipt"].pop("replayed") and "replayed" not in first["receipt"]
+    inventory = player_at(server, "carol", again["receipt"])["inventory"]
+    assert inventory == [{"itemId": "horse", "quantity": "1"}]
     for receipt in (first["receipt"], again["receipt"]):
         # It is that of the place behind which the whole feed was.
         receipt.pop("cursor")
     assert again == first
-    assert done(server, "player", "carol")["player"]["inventory"] == [
-        {"itemId": "horse", "quantity": "1"}
-    ]
     known = done(server, "receipt", "carol", request)["receipt"]
     assert known.pop("replayed") and known.pop("cursor")
     assert known == first["receipt"]
@@ -207,9 +212,7 @@ def test_what_is_seen_of_a_player_is_in_the_readme(server, tmp_path):
 def test_members_come_by_pages(server):
     for player in ("alice", "bob"):
         done(server, "join", "--player", player, "--guild", "owls")
-    # What was written is read back a moment later.
-    cursor = buy(server, "bob", "sword")["receipt"]["cursor"]
-    done(server, "player", "bob", "--at-least", cursor)
+    player_at(server, "bob", buy(server, "bob", "sword")["receipt"])
     page = json.loads(asked(server, "ListGuildMembers", guild_id="owls", page_size=1))
     assert page["playerIds"] == ["alice"] and page["totalSize"] == "2"
     rest = asked(server, "ListGuildMembers", guild_id="owls", page_token=page["nextPageToken"])
