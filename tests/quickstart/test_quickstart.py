@@ -1,13 +1,14 @@
-"""The quick start of the README does what it says.
+"""The quick start of the README does what it says, and so do the blocks about players.
 
-Its first sh block is run as a user would run it: in an empty folder, with herald
-and grpcurl on the PATH and a running server. A comment "# → TEXT"
+An sh block is run as a user would run it: in an empty folder, with herald and grpcurl
+on the PATH and a running server, which is new for each. A comment "# → TEXT"
 below a command says what its output contains. Only the address is another one, so
 that a server which is already running on the default one disturbs nothing.
 """
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -18,6 +19,10 @@ from readme import DEFAULT_LISTEN, README, block_of, statements_of
 
 # The whole block.
 SECONDS = 120
+
+BLOCKS = ["## Quick start", "### Trying again", "### What players have", "## What players can do"]
+
+ASSIGNMENT = re.compile(r"\w+=\$\(")
 
 
 def run(statements, folder, environment):
@@ -43,9 +48,11 @@ def check(statements, outputs):
             assert text in output, f"{statement}does not say {text!r}, but:\n{output}"
 
 
-def test_the_quick_start_works(tmp_path):
-    statements = statements_of(block_of(README))
-    assert all(expected for _, expected in statements), "each command says what comes out"
+@pytest.mark.parametrize("heading", BLOCKS)
+def test_a_block_does_what_it_says(tmp_path, heading):
+    statements = statements_of(block_of(README, heading))
+    said = [expected or ASSIGNMENT.match(text) for text, expected in statements]
+    assert all(said), "each command says what comes out"
     assert shutil.which("grpcurl"), "grpcurl is missing; scripts/test installs it"
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -53,9 +60,11 @@ def test_the_quick_start_works(tmp_path):
     environment = running.environment()
     environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
     with running.Server(tmp_path / "data") as server:
+        running.wait_until(server.is_ready, running.START_SECONDS, "ready")
         environment["HERALD_SERVER"] = server.url
         here = [(text.replace(DEFAULT_LISTEN, server.address), says) for text, says in statements]
-        assert here != statements, "the block names the default address"
+        for text, _ in statements:
+            assert ("grpcurl" in text) == (DEFAULT_LISTEN in text), "not the default address"
         check(here, run(here, tmp_path, environment))
 
 

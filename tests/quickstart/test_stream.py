@@ -41,6 +41,7 @@ class World:
 
     def buy(self, server, count=1, player="alice"):
         """Buys that often; the cursor behind the last."""
+        running.wait_until(server.is_ready, running.START_SECONDS, "ready")
         with grpc.insecure_channel(server.address) as channel:
             clients = stub.Stub(self._modules, channel)
             request = clients.pb.PurchaseItemRequest(player_id=player, item_id="sword")
