@@ -172,6 +172,7 @@ impl Players {
         };
         match requests.settle(key, event_id, (accept_time, &terms), answer, now) {
             Settled::Written(there) => {
+                people.written(&player_id, event_id);
                 Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
             }
             Settled::Wait(outcome) => Outcome::WrittenAgain(outcome),
