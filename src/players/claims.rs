@@ -230,7 +230,9 @@ impl Players {
     fn remembered_since(&self, forgotten: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let next = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(1));
         let aged = now.minus(self.0.options.request_max_age);
-        let begun = self.remembered().since;
+        let remembered = self.remembered();
+        // Of a partition of which nothing was read since, anything may be missing.
+        let begun = if remembered.unbegun.is_empty() { remembered.since } else { Some(now) };
         [forgotten.map(next), begun].into_iter().flatten().fold(aged, Timestamp::max)
     }
 }
