@@ -169,20 +169,20 @@ impl Grant {
     /// Gives.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, item, quantity, reason } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
         let done = format!("granted {}", words::items(quantity.unwrap_or(1), &item));
-        let request = proto::GrantItemRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            item_id: item,
-            quantity,
-            reason,
+        let call = async |client: &Client, request_id| {
+            let request = proto::GrantItemRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                item_id: item.clone(),
+                quantity,
+                reason: reason.clone(),
+            };
+            client.grant_item(request).await
         };
-        let response = client.grant_item(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         write.report(output, ("GrantItemResponse", &response), &done, response.receipt.as_ref())
     }
 }
@@ -204,19 +204,19 @@ impl Consume {
     /// Uses up.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, item, quantity } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
         let done = format!("used up {}", words::items(quantity.unwrap_or(1), &item));
-        let request = proto::ConsumeItemRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            item_id: item,
-            quantity,
+        let call = async |client: &Client, request_id| {
+            let request = proto::ConsumeItemRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                item_id: item.clone(),
+                quantity,
+            };
+            client.consume_item(request).await
         };
-        let response = client.consume_item(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         write.report(output, ("ConsumeItemResponse", &response), &done, response.receipt.as_ref())
     }
 }
@@ -235,17 +235,17 @@ impl Refund {
     /// Takes a purchase back.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, purchase } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
-        let request = proto::RefundPurchaseRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            purchase_event_id: purchase,
+        let call = async |client: &Client, request_id| {
+            let request = proto::RefundPurchaseRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                purchase_event_id: purchase.clone(),
+            };
+            client.refund_purchase(request).await
         };
-        let response = client.refund_purchase(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         let what = response.refund.as_ref().map_or_else(String::new, words::refund);
         let done = format!("gave back {what}");
         let receipt = response.receipt.as_ref();
@@ -297,18 +297,18 @@ impl Leave {
     /// Leaves.
     pub async fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { write, guild } = self;
-        let client = write.remote.connect().await?;
-        let request_id = write.request_id();
         let done = format!("left {}", words::name(&guild));
-        let request = proto::LeaveGuildRequest {
-            request_id: request_id.clone(),
-            player_id: write.player.clone(),
-            validate_only: write.validate_only,
-            client_context: None,
-            guild_id: guild,
+        let call = async |client: &Client, request_id| {
+            let request = proto::LeaveGuildRequest {
+                request_id,
+                player_id: write.player.clone(),
+                validate_only: write.validate_only,
+                client_context: None,
+                guild_id: guild.clone(),
+            };
+            client.leave_guild(request).await
         };
-        let response = client.leave_guild(request).await;
-        let response = response.map_err(|error| WriteError { error, request_id })?;
+        let response = write.call(output, call).await?;
         write.report(output, ("LeaveGuildResponse", &response), &done, response.receipt.as_ref())
     }
 }

@@ -447,3 +447,23 @@ async fn an_event_that_is_read_before_the_log_has_answered_is_no_retry() {
     fixture.log.acknowledge();
     assert!(!call.await.unwrap().receipt.unwrap().replayed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_can_be_used_before_it_was_read_from_the_log() {
+    let fixture = fixture(Options::default());
+    let consume = || {
+        let (player_id, item_id) = ("alice".into(), "sword".into());
+        proto::ConsumeItemRequest { player_id, item_id, ..Default::default() }
+    };
+    fixture.log.set_mood(Mood::Silent);
+    let mut call = Box::pin(fixture.execute(purchase("sword")));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    let refused = fixture.execute(consume().into()).await;
+    assert!(matches!(refused, Err(CommandError::Rejected(_))), "it may still fail: {refused:?}");
+    fixture.log.acknowledge();
+    call.await.unwrap();
+    fixture.log.set_mood(Mood::Well);
+    fixture.execute(consume().into()).await.unwrap();
+    let refused = fixture.execute(consume().into()).await;
+    assert!(matches!(refused, Err(CommandError::Rejected(_))), "there was one: {refused:?}");
+}

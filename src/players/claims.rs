@@ -171,6 +171,7 @@ impl Players {
         };
         match requests.settle(key, event_id, (accept_time, terms), answer, now) {
             Settled::Written(there) => {
+                people.written(&player_id, event_id);
                 Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
             }
             Settled::Wait(outcome) => Outcome::WrittenAgain(outcome),
@@ -228,7 +229,9 @@ impl Players {
     fn remembered_since(&self, forgotten: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let next = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(1));
         let aged = now.minus(self.0.options.request_max_age);
-        let begun = self.remembered().since;
+        let remembered = self.remembered();
+        // Of a partition of which nothing was read since, anything may be missing.
+        let begun = if remembered.unbegun.is_empty() { remembered.since } else { Some(now) };
         [forgotten.map(next), begun].into_iter().flatten().fold(aged, Timestamp::max)
     }
 }

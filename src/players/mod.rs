@@ -122,8 +122,8 @@ struct Progress {
 /// Which requests are known, beside what the shards have forgotten.
 #[derive(Default)]
 struct Remembered {
-    /// Partitions that were not read from where requests are remembered, and of which nothing
-    /// was read yet.
+    /// Partitions that were not read from where requests are remembered, or of which some was
+    /// removed before it was read, and of which nothing was read since.
     unbegun: Vec<Partition>,
     /// From when on all requests are known that were written to the others.
     since: Option<Timestamp>,
@@ -283,10 +283,15 @@ impl Players {
         self.set_applied(log, applied);
     }
 
-    /// Notes what retention has removed before it was read.
+    /// Notes what retention has removed before it was read: what players had there, and which
+    /// requests were carried out.
     pub fn missed(&self, trimmed: &[Trimmed]) {
-        for trimmed in trimmed {
-            self.progress().history.interrupt(trimmed.partition);
+        for &Trimmed { partition, .. } in trimmed {
+            self.progress().history.interrupt(partition);
+            let mut remembered = self.remembered();
+            if !remembered.unbegun.contains(&partition) {
+                remembered.unbegun.push(partition);
+            }
         }
     }
 

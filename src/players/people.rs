@@ -243,6 +243,12 @@ impl People {
         self.reserved.add(player_id, event_id, payload, &mut self.texts, now);
     }
 
+    /// Says that an event for which something was reserved is written: what it adds is the
+    /// player's, also before it is applied.
+    pub fn written(&mut self, player_id: &str, event_id: Uuid) {
+        self.reserved.written(player_id, event_id);
+    }
+
     /// Takes back what was reserved for an event that is known not to be written.
     pub fn release(&mut self, player_id: &str, event_id: Uuid) {
         self.reserved.remove(player_id, event_id);
@@ -281,8 +287,9 @@ impl Possessions for Standing<'_> {
 
     fn least(&self, item: &ItemId) -> i64 {
         let Some(item) = self.people.texts.find(item.as_str()) else { return 0 };
+        let coming = self.people.reserved.written_to_come(self.key, item, self.now);
         let going = self.people.reserved.going(self.key, item, self.now);
-        self.quantity(item).saturating_sub(going).max(0)
+        self.quantity(item).saturating_add(coming).saturating_sub(going).max(0)
     }
 
     fn guild(&self) -> Option<&str> {

@@ -14,7 +14,7 @@ use super::requests::{Answer, Found, Key, Limits, Requests, Settled, Written};
 use super::{Claimed, Options, Players};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{Catalog, Envelope, PlayerId, Price, RequestId, Submission, Terms};
-use crate::event_log::{Appended, LogId, Position, Record};
+use crate::event_log::{Appended, LogId, Position, Record, Trimmed};
 use crate::proto::{self, game_event::Payload};
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -442,9 +442,17 @@ fn the_horizon_is_the_latest_of_age_bound_and_beginning() {
     clock.set(at(10_200_000));
     assert_eq!(since(), Some(9_200_000), "and by then it does not matter any more");
 
+    // It was faster than the reader.
+    players.missed(&[Trimmed { partition: 0, from: 7, to: 9 }]);
+    assert_eq!(since(), Some(10_200_000), "what was lost may be as new as that");
+    let next = session(0, 9, 9_900_000, RequestId::random());
+    players.apply([&next].into_iter(), &Position::from(vec![10, 0]));
+    assert_eq!(since(), Some(9_900_000));
+    clock.set(at(10_900_000));
+
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("requests_entries 2.0"), "{text}");
+    assert!(text.contains("requests_entries 1.0"), "{text}");
     assert!(text.contains("requests_horizon_seconds 1000.0"), "{text}");
 }
 

@@ -34,6 +34,8 @@ struct Action {
     /// In the order in which they were handed to the log.
     number: u64,
     since: Timestamp,
+    /// Whether the log has said that its event is written, which only has to be read.
+    is_written: bool,
     change: Change,
 }
 
@@ -88,8 +90,16 @@ impl Reserved {
             self.swept = now;
         }
         self.added += 1;
-        let action = Action { number: self.added, since: now, change };
+        let action = Action { number: self.added, since: now, is_written: false, change };
         self.under_way.insert((self.key(player_id), event_id), action);
+    }
+
+    /// Notes that the event of an action is written, if the action is there.
+    pub fn written(&mut self, player_id: &str, event_id: Uuid) {
+        let key = (self.key(player_id), event_id);
+        if let Some(action) = self.under_way.get_mut(&key) {
+            action.is_written = true;
+        }
     }
 
     /// Drops an action, if it is there.
@@ -101,10 +111,13 @@ impl Reserved {
 
     /// How many of an item a player may get.
     pub fn coming(&self, key: u64, item: u32, now: Timestamp) -> i64 {
-        self.of(key, now).fold(0, |sum, action| match action.change {
-            Change::Adds { item: other, quantity } if other == item => sum + quantity,
-            _ => sum,
-        })
+        self.of(key, now).map(|action| action.adds(item)).sum()
+    }
+
+    /// How many of them the player surely gets: those whose event is written.
+    pub fn written_to_come(&self, key: u64, item: u32, now: Timestamp) -> i64 {
+        let written = self.of(key, now).filter(|action| action.is_written);
+        written.map(|action| action.adds(item)).sum()
     }
 
     /// How many of an item a player may lose.
@@ -148,6 +161,14 @@ impl Reserved {
 }
 
 impl Action {
+    /// How many of an item it adds.
+    fn adds(&self, item: u32) -> i64 {
+        match self.change {
+            Change::Adds { item: other, quantity } if other == item => quantity,
+            _ => 0,
+        }
+    }
+
     fn is_live(&self, now: Timestamp) -> bool {
         self.since > now.minus(RESERVATION_AGE)
     }
