@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::event_log::memory::{MemoryLog, Mood};
-use crate::event_log::{AckDriver, EventLog, Position};
+use crate::event_log::{AckDriver, EventLog, LogId, Position};
 use crate::tasks::{Death, Tasks};
 
 struct Fixture {
@@ -302,6 +302,9 @@ async fn what_is_known_not_to_be_written_can_be_asked_for_anew() {
     fixture.log.set_mood(Mood::Well);
     // With other fields, as the first was none.
     assert!(!fixture.execute(purchase("knife")).await.unwrap().receipt.unwrap().replayed);
+    // Nor does it count against what the player may own.
+    let another = proto::PurchaseItemRequest { request_id: String::new(), ..request("sword", 1) };
+    assert_eq!(fixture.execute(another.into()).await.unwrap().owned, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -466,4 +469,18 @@ async fn what_was_acknowledged_can_be_used_before_it_was_read_from_the_log() {
     fixture.execute(consume().into()).await.unwrap();
     let refused = fixture.execute(consume().into()).await;
     assert!(matches!(refused, Err(CommandError::Rejected(_))), "there was one: {refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_to_a_log_that_was_replaced_is_unknown_in_the_new_one() {
+    let fixture = fixture(Options::default());
+    fixture.log.set_mood(Mood::Silent);
+    let mut call = Box::pin(fixture.execute(purchase("sword")));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    let new = LogId(Uuid::from_u128(1));
+    fixture.players.restart(new, Position::zero(PARTITIONS as usize));
+    fixture.players.set_ready();
+    fixture.log.acknowledge();
+    call.await.unwrap();
+    assert!(matches!(fixture.receipt(), Err(CommandError::ReceiptUnknown { .. })));
 }

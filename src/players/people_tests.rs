@@ -393,6 +393,18 @@ fn what_is_under_way_counts_against_the_player() {
     assert_eq!(seen(&people, later.minus(Duration::from_millis(1))).1, 5);
 }
 
+#[test]
+fn who_leaves_a_guild_and_joins_it_again_is_in_it() {
+    let mut people = nobody();
+    people.apply(&fact(0, joined("owls")));
+    let now = Timestamp::from_millis(1);
+    let guild = |people: &People| people.standing("alice", now).guild().map(str::to_owned);
+    people.reserve("alice", Uuid::from_u128(101), &left("owls"), now);
+    assert_eq!(guild(&people), None);
+    people.reserve("alice", Uuid::from_u128(100), &joined("owls"), now);
+    assert_eq!(guild(&people), Some("owls".to_owned()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_names_a_cursor_waits_for_it() {
     let mut script = Script::default();

@@ -14,7 +14,7 @@ use super::requests::{Answer, Found, Key, Limits, Requests, Settled, Written};
 use super::{Claimed, Options, Players};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{Catalog, Envelope, PlayerId, Price, RequestId, Submission, Terms};
-use crate::event_log::{Appended, LogId, Position, Record, Trimmed};
+use crate::event_log::{Appended, Bounds, LogId, Position, Record, Trimmed};
 use crate::proto::{self, game_event::Payload};
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -454,6 +454,30 @@ fn the_horizon_is_the_latest_of_age_bound_and_beginning() {
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     assert!(text.contains("requests_entries 1.0"), "{text}");
     assert!(text.contains("requests_horizon_seconds 1000.0"), "{text}");
+}
+
+#[tokio::test]
+async fn the_horizon_reaches_no_further_back_than_what_was_read() {
+    let options = Options { request_max_age: AGE, request_max_entries: 128, ..Options::default() };
+    let clock = Clock::manual(at(10_000_000));
+    let players = Players::build(options, 2, clock, &mut Registry::default());
+    let since = || players.horizon().start_time.map(|time| Timestamp::from(time).as_millis());
+    let log = LogId(Uuid::from_u128(1));
+
+    // Nothing is left of a partition: what was in it may be as new as now.
+    let all = Position::from(vec![5, 0]);
+    let bounds = Bounds { log, start: all.clone(), end: all.clone() };
+    assert_eq!(players.begin_at(&bounds, &all).await, all);
+    players.set_ready();
+    assert_eq!(since(), Some(10_000_000));
+
+    // Two of these have room, and what was forgotten is not in the horizon.
+    players.restart(log, Position::zero(2));
+    let records: Vec<_> =
+        (0..3).map(|at| session(0, at, 9_100_000 + at as i64, RequestId::random())).collect();
+    players.apply(records.iter(), &Position::from(vec![3, 0]));
+    players.set_ready();
+    assert_eq!(since(), Some(9_100_001));
 }
 
 /// What a request costs with an empty index and with a full one. Run it by name, in release.

@@ -11,7 +11,7 @@ use super::people_tests::{
 };
 use super::*;
 use crate::clock::Timestamp;
-use crate::event_log::Bounds;
+use crate::event_log::{Bounds, partition_of_key};
 use crate::proto;
 
 const LOG: LogId = LogId(Uuid::from_u128(7));
@@ -117,6 +117,50 @@ async fn a_snapshot_of_another_version_or_log_is_not_used() {
     let players = Players::build(options, PARTITIONS + 1, clock, &mut Registry::default());
     let bounds = script.bounds(LOG);
     assert_eq!(players.begin_at(&bounds, &bounds.end).await, bounds.start);
+}
+
+#[tokio::test]
+async fn a_player_who_is_ahead_of_the_log_is_none_of_it() {
+    let Saved { dir: _dir, file, script, .. } = saved();
+    let (mut reader, head) = snapshot::Reader::open(&file).unwrap().unwrap();
+    let mut part = reader.next().unwrap().unwrap();
+    let player = &mut part.players[0];
+    let partition = partition_of_key(player.player_id.as_bytes(), PARTITIONS);
+    player.next_offset = script.end().get(partition) + 1;
+    let mut writer = snapshot::Writer::create(&file, &head).unwrap();
+    writer.part(&part).unwrap();
+    while let Some(part) = reader.next().unwrap() {
+        writer.part(&part).unwrap();
+    }
+    writer.finish().unwrap();
+    assert!(!is_used(&file, &script.bounds(LOG)).await);
+}
+
+#[tokio::test]
+async fn behind_a_snapshot_no_more_is_read_than_can_be_remembered() {
+    let Saved { dir: _dir, file, script, .. } = saved();
+    let options = players(Some(&file)).0.options.clone();
+    let options = Options { request_max_entries: PARTITIONS as usize, ..options };
+    let clock = Clock::manual(Timestamp::from_millis(1_000_000));
+    let players = Players::build(options, PARTITIONS, clock, &mut Registry::default());
+    let bounds = script.bounds(LOG);
+    let from = players.begin_at(&bounds, &bounds.start).await;
+    for (partition, end) in bounds.end.iter() {
+        assert_eq!(from.get(partition), end.saturating_sub(1));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_before_the_log_was_read_as_far_as_it_went() {
+    let Saved { dir: _dir, file, mut script, bytes } = saved();
+    script.add("carol", None);
+    script.add("carol", None);
+    let players = players(Some(&file));
+    let bounds = script.bounds(LOG);
+    players.begin_at(&bounds, &bounds.start).await;
+    players.apply(script.records[..5].iter(), &Position::zero(PARTITIONS as usize));
+    players.save_now(&CancellationToken::new());
+    assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
 #[tokio::test]
