@@ -252,11 +252,16 @@ impl Requests {
                 Found::Conflict
             };
         }
-        let Some(pending) = self.pending.find_mut(key.hash, |pending| pending.key == key) else {
+        let Ok(mut found) = self.pending.find_entry(key.hash, |pending| pending.key == key) else {
             return Found::Nothing;
         };
+        let pending = found.get_mut();
         match &pending.state {
-            State::Unsettled(_, since) if *since < now.minus(UNSETTLED_AGE) => Found::Nothing,
+            State::Unsettled(_, since) if *since < now.minus(UNSETTLED_AGE) => {
+                // As good as none.
+                found.remove();
+                Found::Nothing
+            }
             _ if pending.event_id != event_id => Found::Conflict,
             State::Unsettled(terms, _) => Found::Unsettled((**terms).clone()),
             State::Durable(written) => Found::Written((**written).clone()),
@@ -282,10 +287,7 @@ impl Requests {
     pub fn claim(&mut self, key: Key, event_id: Uuid) {
         let found = self.pending.find_mut(key.hash, |pending| pending.key == key);
         if let Some(pending) = found {
-            // One that has become too old is as good as none.
-            let again = pending.event_id == event_id;
-            pending.event_id = event_id;
-            pending.state = if again { State::Again } else { State::UnderWay };
+            pending.state = State::Again;
             return;
         }
         let (state, waiters) = (State::UnderWay, Waiters::default());
@@ -322,6 +324,17 @@ impl Requests {
             };
         };
         let pending = found.get_mut();
+        if let State::Durable(written) = &mut pending.state {
+            // Of a try that was answered later than one after it, and that counts for nothing.
+            return match answer {
+                Answer::Durable(partition, offset, append_time) if offset < written.offset => {
+                    (written.partition, written.offset) = (partition, offset);
+                    (written.append_time, written.accept_time) = (append_time, accept_time);
+                    Settled::Written(None)
+                }
+                _ => Settled::Written(Some((**written).clone())),
+            };
+        }
         match (answer, &pending.state) {
             (Answer::Durable(..), State::Again) => Settled::Wait(pending.waiters.wait()),
             (Answer::Durable(partition, offset, append_time), _) => {

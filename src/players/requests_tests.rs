@@ -199,8 +199,7 @@ impl Model {
             }
             (_, pending) => panic!("not what {pending:?} comes to"),
         }
-        let before = self.pending.get(&number);
-        let again = before.is_some_and(|before| before.0 == event);
+        let again = pending.is_some();
         let state = if again { State::Again } else { State::UnderWay };
         self.pending.insert(number, (event, state));
         self.requests.claim(key(number), event);
@@ -564,4 +563,33 @@ fn what_a_request_costs() {
     };
     fill("filled", entries * 6 / 5);
     measure("full");
+}
+
+#[test]
+fn an_unsettled_request_that_was_given_up_is_tried_anew_as_one_that_may_be_there() {
+    let clock = Clock::manual(at(10_000_000));
+    let players = Players::build(Options::default(), 1, clock.clone(), &mut Registry::default());
+    let log = LogId(Uuid::from_u128(1));
+    players.restart(log, Position::zero(1));
+    players.set_ready();
+    let catalog = Catalog::built_in();
+    let request = proto::StartSessionRequest {
+        player_id: "alice".into(),
+        request_id: RequestId::random().to_string(),
+        ..Default::default()
+    };
+    let request = Submission::from(request).parse(&catalog).unwrap();
+    let claim = || match players.claim(&request, request.event_id(), 0, &catalog) {
+        Claimed::New(ticket, ..) => ticket,
+        _ => panic!("it is not new"),
+    };
+    let unknown = Err(crate::event_log::AppendError::OutcomeUnknown("gone".into()));
+    players.settle(claim(), at(0), &unknown);
+    clock.set(at(10_000_001 + UNSETTLED_MILLIS));
+    let ticket = claim();
+    let again = ticket.again;
+    let appended = Appended { log, partition: 0, offset: 0, append_time: at(10_000_000) };
+    let outcome = players.settle(ticket, at(0), &Ok(appended));
+    let waits = matches!(outcome, super::Outcome::WrittenAgain(_));
+    assert_eq!(again, waits, "who does not know that it is the second cannot wait");
 }
