@@ -469,6 +469,22 @@ async fn what_was_acknowledged_can_be_used_before_it_was_read_from_the_log() {
     fixture.execute(consume().into()).await.unwrap();
     let refused = fixture.execute(consume().into()).await;
     assert!(matches!(refused, Err(CommandError::Rejected(_))), "there was one: {refused:?}");
+
+    let horse = proto::PurchaseItemRequest {
+        player_id: "bob".into(),
+        item_id: "horse".into(),
+        ..Default::default()
+    };
+    let receipt = fixture.execute(horse.into()).await.unwrap().receipt.unwrap();
+    let refund = || {
+        let (player_id, purchase_event_id) = ("bob".into(), receipt.event_id.clone());
+        proto::RefundPurchaseRequest { player_id, purchase_event_id, ..Default::default() }
+    };
+    let refunded = fixture.execute(refund().into()).await.unwrap();
+    let Payload::PurchaseRefunded(refunded) = refunded.payload else { panic!("no refund") };
+    assert_eq!((&*refunded.item_id, refunded.total_price), ("horse", 500));
+    let refused = fixture.execute(refund().into()).await;
+    assert!(matches!(refused, Err(CommandError::Rejected(_))), "once: {refused:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::proto::ItemPurchased;
+
 /// Numbers for values, from 0 on. Only grows: what the catalogues of a game have ever held
 /// bounds it, as clients cannot make up items or prices.
 pub(super) struct Names<T> {
@@ -57,6 +59,17 @@ pub(super) struct Offer {
     pub unit_price: i64,
     /// The number of the currency's name.
     pub currency: u32,
+}
+
+impl Offer {
+    /// That of a purchase.
+    pub fn of(bought: &ItemPurchased, texts: &mut Texts) -> Self {
+        Self {
+            item: texts.number(bought.item_id.as_str()),
+            unit_price: bought.unit_price,
+            currency: texts.number(bought.currency_code.as_str()),
+        }
+    }
 }
 
 impl From<&Self> for Offer {

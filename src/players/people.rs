@@ -137,10 +137,8 @@ impl People {
                 player.last_session = fact.event_id;
             }
             Some(Payload::ItemPurchased(bought)) => {
-                let item = texts.number(bought.item_id.as_str());
-                let currency = texts.number(bought.currency_code.as_str());
-                let offer = Offer { item, unit_price: bought.unit_price, currency };
-                player.add(item, bought.quantity.into());
+                let offer = Offer::of(bought, texts);
+                player.add(offer.item, bought.quantity.into());
                 player.remember(Bought {
                     event_id: fact.event_id,
                     offer: offers.number(&offer),
@@ -240,7 +238,8 @@ impl People {
     /// Counts an action that is about to be appended against the player: until its event is
     /// applied, it is released, or `RESERVATION_AGE` has passed.
     pub fn reserve(&mut self, player_id: &str, event_id: Uuid, payload: &Payload, now: Timestamp) {
-        self.reserved.add(player_id, event_id, payload, &mut self.texts, now);
+        let Self { reserved, texts, offers, .. } = self;
+        reserved.add(player_id, event_id, payload, texts, offers, now);
     }
 
     /// Says that an event for which something was reserved is written: what it adds is the
@@ -298,14 +297,22 @@ impl Possessions for Standing<'_> {
     }
 
     fn purchase(&self, event_id: Uuid) -> Option<Purchase> {
-        let bought = self.player?.purchase(event_id).filter(|bought| !bought.refunded)?;
-        if self.people.reserved.refunds(self.key, event_id, self.now) {
+        let reserved = &self.people.reserved;
+        let (offer, quantity) = match self.player.and_then(|player| player.purchase(event_id)) {
+            Some(bought) if bought.refunded => return None,
+            Some(bought) => (bought.offer, bought.quantity),
+            None => {
+                let (offer, quantity) = reserved.bought(self.key, event_id, self.now)?;
+                (offer, i32::try_from(quantity).ok()?)
+            }
+        };
+        if reserved.refunds(self.key, event_id, self.now) {
             return None;
         }
-        let offer = self.people.offers.value(bought.offer);
+        let offer = self.people.offers.value(offer);
         Some(Purchase {
             item_id: Arc::clone(self.people.texts.value(offer.item)),
-            quantity: bought.quantity,
+            quantity,
             price: Arc::new(Price {
                 unit_price: offer.unit_price,
                 currency_code: Arc::clone(self.people.texts.value(offer.currency)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::names::Texts;
+use super::names::{Names, Offer, Texts};
 use crate::clock::Timestamp;
 use crate::proto::game_event::Payload;
 
@@ -41,8 +41,17 @@ struct Action {
 
 /// What it changes.
 enum Change {
-    Adds { item: u32, quantity: i64 },
-    Takes { item: u32, quantity: i64, refunds: Option<Uuid> },
+    /// With its offer when it is a purchase.
+    Adds {
+        item: u32,
+        quantity: i64,
+        offer: Option<u32>,
+    },
+    Takes {
+        item: u32,
+        quantity: i64,
+        refunds: Option<Uuid>,
+    },
     Joins(Arc<str>),
     Leaves(Arc<str>),
 }
@@ -60,6 +69,7 @@ impl Reserved {
         event_id: Uuid,
         payload: &Payload,
         texts: &mut Texts,
+        offers: &mut Names<Offer>,
         now: Timestamp,
     ) {
         let mut takes = |item: &str, quantity: i32, refunds| Change::Takes {
@@ -73,13 +83,15 @@ impl Reserved {
                 let refunds = Uuid::try_parse(&refund.purchase_event_id).ok();
                 takes(&refund.item_id, refund.quantity, refunds)
             }
-            Payload::ItemPurchased(bought) => Change::Adds {
-                item: texts.number(bought.item_id.as_str()),
-                quantity: bought.quantity.into(),
-            },
+            Payload::ItemPurchased(bought) => {
+                let offer = Offer::of(bought, texts);
+                let (item, quantity) = (offer.item, bought.quantity.into());
+                Change::Adds { item, quantity, offer: Some(offers.number(&offer)) }
+            }
             Payload::ItemGranted(given) => Change::Adds {
                 item: texts.number(given.item_id.as_str()),
                 quantity: given.quantity.into(),
+                offer: None,
             },
             Payload::GuildJoined(joined) => Change::Joins(joined.guild_id.as_str().into()),
             Payload::GuildLeft(left) => Change::Leaves(left.guild_id.as_str().into()),
@@ -128,6 +140,17 @@ impl Reserved {
         })
     }
 
+    /// The offer and the quantity of a purchase that is written.
+    pub fn bought(&self, key: u64, purchase: Uuid, now: Timestamp) -> Option<(u32, i64)> {
+        let action = self.under_way.get(&(key, purchase)).filter(|action| action.is_live(now))?;
+        match action.change {
+            Change::Adds { quantity, offer: Some(offer), .. } if action.is_written => {
+                Some((offer, quantity))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a purchase is being refunded.
     pub fn refunds(&self, key: u64, purchase: Uuid, now: Timestamp) -> bool {
         self.of(key, now).any(|action| {
@@ -164,7 +187,7 @@ impl Action {
     /// How many of an item it adds.
     fn adds(&self, item: u32) -> i64 {
         match self.change {
-            Change::Adds { item: other, quantity } if other == item => quantity,
+            Change::Adds { item: other, quantity, .. } if other == item => quantity,
             _ => 0,
         }
     }
