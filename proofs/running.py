@@ -25,6 +25,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # than is needed: what takes longer hangs.
 START_SECONDS = 60
 STOP_SECONDS = 60
+
+# And how long until it has read its log.
+READY_SECONDS = 600
 COMMAND_SECONDS = 900
 
 # How long a subscriber may lag behind.
@@ -64,11 +67,18 @@ class Server:
     """A running `herald serve`, on ports of its own unless told otherwise.
 
     `log` is where the events are: a folder for the embedded log, or a list of flags. `keep`
-    is how many of its last lines are kept; None keeps all.
+    is how many of its last lines are kept; None keeps all. Unless told otherwise it is `ready`
+    to take actions once it is made.
     """
 
     def __init__(
-        self, log, *flags, listen="127.0.0.1:0", admin_listen="127.0.0.1:0", keep=200
+        self,
+        log,
+        *flags,
+        listen="127.0.0.1:0",
+        admin_listen="127.0.0.1:0",
+        keep=200,
+        ready=True,
     ):
         log = log if isinstance(log, list) else ["--data-dir", str(log)]
         command = [binary(), "serve", *log]
@@ -93,6 +103,8 @@ class Server:
             self.url, self.admin = self.line(
                 r"grpc\"?[=:]\"?(http://[\w.:\[\]-]+).*?admin\"?[=:]\"?([\w.:/\[\]-]+)"
             ).groups()
+            if ready:
+                self.line(r"writes\"?[=:]true", READY_SECONDS)
         except BaseException:
             self.kill()
             raise

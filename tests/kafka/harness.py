@@ -191,7 +191,7 @@ class Herald(running.Server):
     def __init__(self, modules, folder, brokers, topic, *flags):
         self.topic = topic
         flags = ["--kafka-brokers", brokers, "--topic", topic, *flags]
-        super().__init__(folder / "never-made", *flags, keep=None)
+        super().__init__(folder / "never-made", *flags, keep=None, ready=False)
         self.modules = modules
         self.channel = grpc.insecure_channel(self.address)
         self.stalled = []
@@ -210,18 +210,27 @@ class Herald(running.Server):
         return self.buy_soon(player, item, **options).result().receipt
 
     def buy_soon(self, player, item="sword", **options):
+        """The same, not waited for, of a server that has had the time to read its log."""
+        until(self.takes_actions, f"actions; {self.said()}")
+        return self.buys(player, item, **options)
+
+    def takes_actions(self):
+        return any('"writes":true' in line for line in self.said().splitlines())
+
+    def buys(self, player, item="sword", **options):
+        """Tries to buy something, whatever becomes of it."""
         request = self.pb.PurchaseItemRequest(player_id=player, item_id=item)
         return self.stub.game.PurchaseItem.future(request, timeout=DEADLINE, **options)
 
     def refuses_to_buy(self, player="alice"):
         """The code, the reason and the details with which a purchase fails."""
-        return outcome(self.buy_soon(player).exception())
+        return outcome(self.buys(player).exception())
 
     def buys_again(self, player="alice"):
         """Waits until a purchase succeeds, as a client would; the receipt."""
 
         def attempt():
-            future = self.buy_soon(player)
+            future = self.buys(player)
             return None if future.exception() else future.result().receipt
 
         return until(attempt, f"a purchase; {self.said()}")

@@ -226,7 +226,7 @@ def test_with_a_damaged_log_nothing_is_said_of_players_and_nothing_is_written(tm
             buy(ready(server), "alice", "sword")
     with contextlib.closing(sqlite3.connect(data / "events.sqlite3")) as events, events:
         events.execute("DELETE FROM partition_0 WHERE offset = 1")
-    with running.Server(data, "--snapshot-file", "off") as server:
+    with running.Server(data, "--snapshot-file", "off", ready=False) as server:
         server.line("the players cannot be read from the log.*lacks offset 1")
         assert not server.is_ready()
         for words in ("player alice", "purchase --player alice --item sword"):

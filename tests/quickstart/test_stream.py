@@ -37,7 +37,7 @@ class World:
         self.folder = folder
 
     def server(self, *flags, log="log"):
-        return running.Server(self.folder / log, *flags)
+        return running.Server(self.folder / log, *flags, ready=False)
 
     def buy(self, server, count=1, player="alice"):
         """Buys that often; the cursor behind the last."""
@@ -173,7 +173,7 @@ def log_is_away(_):
         # Bound, and so nobody else's; not listening, and so refused.
         nobody.bind(("127.0.0.1", 0))
         brokers = "127.0.0.1:{}".format(nobody.getsockname()[1])
-        with running.Server(["--kafka-brokers", brokers]) as server:
+        with running.Server(["--kafka-brokers", brokers], ready=False) as server:
             return typed(server, FOLLOW)
 
 
