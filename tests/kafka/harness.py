@@ -192,6 +192,8 @@ class Herald(running.Server):
         self.topic = topic
         flags = ["--kafka-brokers", brokers, "--topic", topic, *flags]
         super().__init__(folder / "never-made", *flags, keep=None, ready=False)
+        # It takes actions, or has said that it cannot.
+        self.line(r'"writes":true|the log takes no writes', running.READY_SECONDS)
         self.modules = modules
         self.channel = grpc.insecure_channel(self.address)
         self.stalled = []
