@@ -14,6 +14,7 @@ import contextlib
 import pathlib
 import random
 import tempfile
+import time
 
 import brokers
 import calling
@@ -108,14 +109,18 @@ class Proof:
         return running.Server(self.kafka.log(), *flags, listen=listen)
 
     def fault(self, way):
+        """One fault; how long it took until the server takes actions again."""
         if way == "kill":
             self.server.kill()
+            begun = time.monotonic()
             self.server = self.start(self.server.address)
         else:
             self.kafka.node("kill", 1)
             running.wait_until(lambda: not self.server.is_ready(), NOTICE_SECONDS, "not ready")
+            begun = time.monotonic()
             self.kafka.node("start", 1)
-        took = running.wait_until(self.server.is_ready, NOTICE_SECONDS, "ready")
+        running.wait_until(self.server.is_ready, NOTICE_SECONDS, "ready")
+        took = round(time.monotonic() - begun, 3)
         self.restarts.append({"fault": way, "seconds_to_ready": took})
 
 
