@@ -156,6 +156,10 @@ class Proof:
             raise checks.Broken(f"acknowledged without a log: {receipts[0]}")
         self.kafka.node("resume", 1)
         ready = self.notice(True)
+        # A server that was ready all the time still has a full queue.
+        with calling.Callers(self.server.url, [NOTICE_SECONDS]) as callers:
+            callers.all_partitions_take_writes(NOTICE_SECONDS)
+            self.calls += callers.stop()
         # What waited in the queue was answered when its callers were out of patience.
         answers = checks.count_answers(calls)
         waited = failed.get("DeadlineExceeded", 0) + answers.get(checks.UNKNOWN, 0)
