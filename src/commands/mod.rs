@@ -42,7 +42,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{
     Caller, Catalog, Envelope, PlayerId, Refusal, Request, RequestId, Source, Submission,
-    Violations, cloud_event_type,
+    Violations, cloud_event_type, uuid_text,
 };
 use crate::event_log::{
     AppendError, Appender, Appending, Attributes, NewRecord, Offset, Partition, partition_of_key,
@@ -347,9 +347,10 @@ impl Commands {
         let Shared { players, catalog, metrics, .. } = &*self.shared;
         let key = request.player_id.as_str().as_bytes();
         let partition = partition_of_key(key, self.appender.log().key_partitions());
-        match players.claim(request, event_id, partition, &catalog.load()) {
+        let now = self.shared.clock.now();
+        match players.claim(request, event_id, partition, &catalog.load(), now) {
             Claimed::New(ticket, payload, owned) => {
-                Claim::New(New { ticket, partition, payload, owned })
+                Claim::New(New { ticket, partition, accept_time: now, payload, owned })
             }
             Claimed::UnderWay(outcome) => Claim::UnderWay(outcome),
             Claimed::Refused(violations) => Claim::Refused(violations),
@@ -377,8 +378,7 @@ impl Commands {
 
     /// Hands the event of a claimed request to the log.
     fn write(&self, request: Request, source: Source, event_id: Uuid, new: New) -> Call<'_> {
-        let New { ticket, partition, payload, owned } = new;
-        let accept_time = self.shared.clock.now();
+        let New { ticket, partition, accept_time, payload, owned } = new;
         let request_id = request.request_id;
         let draft = Draft {
             event_id,
@@ -386,9 +386,9 @@ impl Commands {
             client_context: request.client_context,
             accept_time,
             checked_through: ticket.checked_through,
-            payload: payload.clone(),
+            payload,
         };
-        let appending = self.append(Some(request.player_id), partition, source, draft);
+        let (appending, payload) = self.append(Some(request.player_id), partition, source, draft);
         let submitted = Submitted { ticket, event_id, request_id, accept_time, payload, owned };
         Call::new(self, submitted, appending)
     }
@@ -405,8 +405,8 @@ impl Commands {
         replayed: bool,
     ) -> proto::EventReceipt {
         proto::EventReceipt {
-            event_id: known.event_id.to_string(),
-            request_id: request_id.to_string(),
+            event_id: uuid_text(known.event_id),
+            request_id: uuid_text(request_id.uuid()),
             cursor: self.shared.feed.cursor_behind(&known.appended),
             accept_time: Some(known.accept_time.into()),
             replayed,
@@ -415,14 +415,14 @@ impl Commands {
         }
     }
 
-    /// Hands an event to the log.
+    /// Hands an event to the log. Gives back what happened.
     fn append(
         &self,
         player_id: Option<PlayerId>,
         partition: Partition,
         source: Source,
         draft: Draft,
-    ) -> Appending {
+    ) -> (Appending, Payload) {
         let key = player_id.as_ref().map(|id| Bytes::copy_from_slice(id.as_str().as_bytes()));
         let attributes = Attributes {
             id: draft.event_id,
@@ -430,7 +430,7 @@ impl Commands {
             time: draft.accept_time,
             traceparent: source.traceparent.clone(),
         };
-        let value = Envelope {
+        let (value, payload) = Envelope {
             event_id: draft.event_id,
             player_id,
             accept_time: draft.accept_time,
@@ -439,7 +439,7 @@ impl Commands {
             payload: draft.payload,
         }
         .encode();
-        self.appender.append(NewRecord { partition, key, value, attributes })
+        (self.appender.append(NewRecord { partition, key, value, attributes }), payload)
     }
 
     /// Makes the answer to a refused action, and a note of it in the log.
@@ -510,6 +510,7 @@ enum Step<'a> {
 struct New {
     ticket: Ticket,
     partition: Partition,
+    accept_time: Timestamp,
     payload: Payload,
     owned: i64,
 }

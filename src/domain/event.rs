@@ -5,7 +5,7 @@ use prost::Message as _;
 use sha1::{Digest as _, Sha1};
 use uuid::Uuid;
 
-use super::ids::{PlayerId, RequestId};
+use super::ids::{PlayerId, RequestId, uuid_text};
 use crate::clock::Timestamp;
 use crate::proto::{self, game_event::Payload};
 
@@ -109,10 +109,11 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The bytes that are stored. The same envelope always gives the same bytes.
-    pub fn encode(self) -> Bytes {
-        proto::GameEvent {
-            event_id: self.event_id.to_string(),
+    /// The bytes that are stored, and what happened. The same envelope always gives the same
+    /// bytes.
+    pub fn encode(self) -> (Bytes, Payload) {
+        let event = proto::GameEvent {
+            event_id: uuid_text(self.event_id),
             event_type: event_type(&self.payload).to_owned(),
             player_id: self.player_id.map(PlayerId::into_string).unwrap_or_default(),
             accept_time: Some(self.accept_time.into()),
@@ -120,9 +121,9 @@ impl Envelope {
             checked_through_offset: i64::try_from(self.checked_through).unwrap_or(i64::MAX),
             origin: Some(self.origin),
             payload: Some(self.payload),
-        }
-        .encode_to_vec()
-        .into()
+        };
+        let bytes = event.encode_to_vec().into();
+        (bytes, event.payload.expect("it was put in above"))
     }
 }
 
@@ -170,7 +171,7 @@ mod tests {
     /// Stored events are read for years: these bytes must never change meaning.
     #[test]
     fn the_stored_bytes_are_what_they_always_were() {
-        let bytes = Envelope {
+        let (bytes, _) = Envelope {
             event_id: Uuid::from_u128(1),
             player_id: Some(PlayerId::parse("alice".into()).unwrap()),
             accept_time: Timestamp::from_millis(1_700_000_000_123),

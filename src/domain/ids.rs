@@ -106,6 +106,12 @@ impl RequestId {
 }
 
 /// The canonical form: lower case, with hyphens.
+/// The text of an id as it is written into events and answers. The same as `to_string`, at half
+/// the cost: a call needs four.
+pub fn uuid_text(id: Uuid) -> String {
+    id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_hyphenated().fmt(f)

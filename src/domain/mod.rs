@@ -21,7 +21,7 @@ pub use catalog::{Catalog, CatalogError, Item, MAX_CATALOG_ENTRIES};
 pub use event::{
     EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_guild, event_id, event_type,
 };
-pub use ids::{GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId};
+pub use ids::{GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId, uuid_text};
 pub use origin::{
     AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
     client_address,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::ids::RequestId;
+use super::ids::{RequestId, uuid_text};
 use crate::proto;
 
 /// The most headers kept of one call.
@@ -229,7 +229,7 @@ impl Source {
         client_context: Option<proto::ClientContext>,
     ) -> proto::Origin {
         proto::Origin {
-            request_id: request_id.map(|id| id.to_string()).unwrap_or_default(),
+            request_id: request_id.map(|id| uuid_text(id.uuid())).unwrap_or_default(),
             headers: self.headers,
             remote_address: self.remote_address,
             transport: self.transport.into(),

@@ -265,7 +265,7 @@ impl Feed {
         let end = end.filter(|end| end.log == appended.log);
         let mut position = end.map_or_else(Position::default, |end| end.position.clone());
         position.set(appended.partition, appended.offset + 1);
-        Cursor::of(appended.log, &position, appended.append_time)
+        Cursor { epoch: appended.log, position, time: appended.append_time }.encode()
     }
 
     /// The bounds of the feed.

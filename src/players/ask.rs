@@ -67,7 +67,8 @@ impl Players {
         // Before the player is looked at, so that it is no further than the player.
         let (log, mut position) =
             self.readable(|end, applied| applied.get(partition) >= end.get(partition))?;
-        let found = self.shard(player_id.as_str()).people.player(player_id.as_str());
+        let key = self.key(player_id.as_str());
+        let found = self.lock(key.hash.shard()).people.player(key);
         let Some((mut player, next_offset)) = found else {
             return Err(PlayersError::Unknown(player_id));
         };

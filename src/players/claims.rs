@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::futures::OwnedNotified;
 use uuid::Uuid;
 
+use super::key::PlayerHash;
 use super::people::Standing;
 use super::requests::{Answer, Found, Key, Settled, Written};
 use super::{Players, Shard};
@@ -43,9 +44,8 @@ pub enum Claimed {
 /// Leave to write the event of a request. Whoever has it says what became of that.
 #[must_use = "the request stays under way until it is settled"]
 pub struct Ticket {
-    shard: usize,
+    player: PlayerHash,
     key: Key,
-    player_id: String,
     event_id: Uuid,
     terms: Terms,
     /// How far the log was known when the request was not found: for the event's
@@ -94,29 +94,30 @@ pub enum Receipt {
 }
 
 impl Players {
-    /// Looks for a request, and begins it when it is not there and the rules allow it.
+    /// Looks for a request, and begins it at the time `now` when it is not there and the rules
+    /// allow it.
     pub fn claim(
         &self,
         request: &Request,
         event_id: Uuid,
         partition: Partition,
         catalog: &Catalog,
+        now: Timestamp,
     ) -> Claimed {
         // Before the look-up: what is taken in between is found, and only said not to be.
         let Some((read, checked_through)) = self.checked_through(partition) else {
             return Claimed::NotReady;
         };
-        let player_id = request.player_id.as_str();
-        let (number, key) = self.key(player_id, request.request_id);
-        let now = self.0.clock.now();
-        let mut shard = self.lock(number);
+        let player = self.key(request.player_id.as_str());
+        let key = Key::new(&self.0.hasher, player.hash, request.request_id.uuid());
+        let mut shard = self.lock(player.hash.shard());
         let Shard { log, people, requests } = &mut *shard;
         // Another log has taken the place of the one that was read.
         if *log != Some(read) {
             return Claimed::NotReady;
         }
         let payload = |terms: &Terms| request.action.payload(event_id, terms);
-        let standing = people.standing(player_id, now);
+        let standing = people.standing(player, now);
         let mut again = false;
         let terms = match requests.look_up(key, event_id, now) {
             Found::Conflict => return Claimed::Conflict,
@@ -143,11 +144,9 @@ impl Players {
             return Claimed::Valid(payload, owned);
         }
         requests.claim(key, event_id);
-        people.reserve(player_id, event_id, &payload, now);
+        people.reserve(player.hash, event_id, &payload, now);
         drop(shard);
-        let player_id = player_id.to_owned();
-        let ticket =
-            Ticket { shard: number, key, player_id, event_id, terms, checked_through, again };
+        let ticket = Ticket { player: player.hash, key, event_id, terms, checked_through, again };
         Claimed::New(ticket, payload, owned)
     }
 
@@ -158,9 +157,8 @@ impl Players {
         accept_time: Timestamp,
         answer: &Result<Appended, AppendError>,
     ) -> Outcome {
-        let Ticket { shard, key, player_id, event_id, terms, .. } = ticket;
-        let now = self.0.clock.now();
-        let mut shard = self.lock(shard);
+        let Ticket { player, key, event_id, terms, .. } = ticket;
+        let mut shard = self.lock(player.shard());
         let Shard { log, people, requests } = &mut *shard;
         let answer = match answer {
             // Of a log that was replaced by another one: what was claimed is forgotten.
@@ -169,15 +167,15 @@ impl Players {
             Err(AppendError::OutcomeUnknown(_)) => Answer::None,
             Err(_) => Answer::NotWritten,
         };
-        match requests.settle(key, event_id, (accept_time, terms), answer, now) {
+        match requests.settle(key, event_id, (accept_time, terms), answer, || self.0.clock.now()) {
             Settled::Written(there) => {
-                people.written(&player_id, event_id);
+                people.written(player, event_id);
                 Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
             }
             Settled::Wait(outcome) => Outcome::WrittenAgain(outcome),
             Settled::Unsettled => Outcome::Unsettled,
             Settled::NotWritten => {
-                people.release(&player_id, event_id);
+                people.release(player, event_id);
                 Outcome::NotWritten
             }
         }
@@ -188,9 +186,10 @@ impl Players {
         if !self.is_ready() {
             return Receipt::NotReady;
         }
-        let (number, key) = self.key(player_id.as_str(), request_id);
+        let player = self.key(player_id.as_str()).hash;
+        let key = Key::new(&self.0.hasher, player, request_id.uuid());
         let now = self.0.clock.now();
-        let shard = self.lock(number);
+        let shard = self.lock(player.shard());
         let Some(log) = shard.log else { return Receipt::NotReady };
         match shard.requests.receipt(key, now) {
             Ok(written) => Receipt::Known(known(log, &written)),

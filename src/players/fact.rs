@@ -1,15 +1,28 @@
 //! What of an event matters here.
 
-use prost::Message as _;
+use prost::encoding::{
+    DecodeContext, WireType, check_wire_type, decode_key, decode_varint, message, skip_field,
+};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::event_log::{Offset, Partition, Record};
 use crate::proto::game_event::Payload;
 
+/// The fields of a `GameEvent` that are looked at. Source: `proto/game.proto`.
+const EVENT_ID: u32 = 1;
+const PLAYER_ID: u32 = 3;
+const ACCEPT_TIME: u32 = 4;
+const ORIGIN: u32 = 6;
+const FIRST_PAYLOAD: u32 = 16;
+const LAST_PAYLOAD: u32 = 23;
+
+/// The same of an `Origin`.
+const REQUEST_ID: u32 = 1;
+
 /// An event, as far as it matters here.
 #[derive(Debug)]
-pub(super) struct Fact {
+pub(super) struct Fact<'a> {
     pub partition: Partition,
     pub offset: Offset,
     pub append_time: Timestamp,
@@ -17,51 +30,66 @@ pub(super) struct Fact {
     pub event_id: Uuid,
     /// Of an action that was not refused.
     pub request_id: Option<Uuid>,
-    pub player_id: String,
+    pub player_id: &'a str,
     /// None when this build does not know it.
     pub payload: Option<Payload>,
 }
 
-/// The fields of a `GameEvent` that are looked at. Source: `proto/game.proto`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Slim {
-    #[prost(string, tag = "1")]
-    event_id: String,
-    #[prost(string, tag = "3")]
-    player_id: String,
-    #[prost(message, optional, tag = "4")]
-    accept_time: Option<prost_types::Timestamp>,
-    #[prost(message, optional, tag = "6")]
-    origin: Option<SlimOrigin>,
-    #[prost(oneof = "Payload", tags = "16, 17, 18, 19, 20, 21, 22, 23")]
-    payload: Option<Payload>,
-}
-
-/// The same of an `Origin`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct SlimOrigin {
-    #[prost(string, tag = "1")]
-    request_id: String,
-}
-
-impl Fact {
+impl<'a> Fact<'a> {
     /// Reads an event; none when the record is none that Herald writes, or a note of a refusal.
-    pub fn read(record: &Record) -> Option<Self> {
-        let event = Slim::decode(&record.value[..]).ok()?;
-        if matches!(event.payload, Some(Payload::RequestRejected(_))) || event.player_id.is_empty()
-        {
+    pub fn read(record: &'a Record) -> Option<Self> {
+        let mut accept_time = prost_types::Timestamp::default();
+        let (mut event_id, mut player_id, mut request_id) = ("", "", "");
+        let mut payload = None;
+        let mut rest = &record.value[..];
+        while !rest.is_empty() {
+            let (number, wire_type) = decode_key(&mut rest).ok()?;
+            let context = DecodeContext::default;
+            match number {
+                EVENT_ID => event_id = text(wire_type, &mut rest)?,
+                PLAYER_ID => player_id = text(wire_type, &mut rest)?,
+                ACCEPT_TIME => {
+                    message::merge(wire_type, &mut accept_time, &mut rest, context()).ok()?;
+                }
+                ORIGIN => {
+                    let mut origin = bytes(wire_type, &mut rest)?;
+                    while !origin.is_empty() {
+                        match decode_key(&mut origin).ok()? {
+                            (REQUEST_ID, of) => request_id = text(of, &mut origin)?,
+                            (number, of) => skip_field(of, number, &mut origin, context()).ok()?,
+                        }
+                    }
+                }
+                FIRST_PAYLOAD..=LAST_PAYLOAD => {
+                    Payload::merge(&mut payload, number, wire_type, &mut rest, context()).ok()?;
+                }
+                _ => skip_field(wire_type, number, &mut rest, context()).ok()?,
+            }
+        }
+        if matches!(payload, Some(Payload::RequestRejected(_))) || player_id.is_empty() {
             return None;
         }
-        let request_id = event.origin.and_then(|origin| Uuid::try_parse(&origin.request_id).ok());
         Some(Self {
             partition: record.partition,
             offset: record.offset,
             append_time: record.append_time,
-            accept_time: event.accept_time.unwrap_or_default().into(),
-            event_id: Uuid::try_parse(&event.event_id).ok()?,
-            request_id,
-            player_id: event.player_id,
-            payload: event.payload,
+            accept_time: accept_time.into(),
+            event_id: Uuid::try_parse(event_id).ok()?,
+            request_id: Uuid::try_parse(request_id).ok(),
+            player_id,
+            payload,
         })
     }
+}
+
+fn text<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(bytes(wire_type, rest)?).ok()
+}
+
+fn bytes<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    check_wire_type(WireType::LengthDelimited, wire_type).ok()?;
+    let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
+    let (value, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    Some(value)
 }

@@ -205,7 +205,8 @@ impl Players {
                 if entry.next_offset > bounds.end.get(partition) {
                     return Err(AHEAD);
                 }
-                if !self.shard(&entry.player_id).people.read_back(&part, entry) {
+                let shard = self.key(&entry.player_id).hash.shard();
+                if !self.lock(shard).people.read_back(&part, entry) {
                     return Err(SnapshotError::Damaged("a player in it is none"));
                 }
             }
@@ -226,7 +227,7 @@ impl Players {
         *shared.applied.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for shard in &shared.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            *shard = Shard::new(&shared.options, &shared.guilds, &shared.metrics);
+            *shard = Shard::new(&shared.options, &shared.guilds, &shared.metrics, &shared.hasher);
         }
         shared.guilds.clear();
         shared.metrics.known.set(0);

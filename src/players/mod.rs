@@ -21,6 +21,7 @@ mod fact;
 mod guilds;
 mod history;
 mod keep;
+mod key;
 mod names;
 mod parts;
 mod people;
@@ -36,7 +37,7 @@ mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,7 +48,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
-use crate::domain::{RequestId, Terms};
+use crate::domain::Terms;
 use crate::event_log::{LogId, Offset, Partition, Position, Record, Trimmed};
 
 pub use ask::PlayersError;
@@ -57,6 +58,7 @@ pub use keep::SnapshotOptions;
 use fact::Fact;
 use guilds::Guilds;
 use history::History;
+use key::{PlayerHash, PlayerKey};
 use people::People;
 use requests::{Key, Limits, Requests, Written};
 
@@ -138,12 +140,17 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(options: &Options, guilds: &Arc<Guilds>, metrics: &Metrics) -> Self {
+    fn new(
+        options: &Options,
+        guilds: &Arc<Guilds>,
+        metrics: &Metrics,
+        hasher: &RandomState,
+    ) -> Self {
         let limits = Limits {
             max_age: options.request_max_age,
             max_entries: options.request_max_entries.div_ceil(SHARDS),
         };
-        let people = People::new(Arc::clone(guilds), metrics.known.clone());
+        let people = People::new(Arc::clone(guilds), metrics.known.clone(), hasher.clone());
         Self { log: None, people, requests: Requests::new(limits) }
     }
 }
@@ -177,13 +184,14 @@ impl Players {
         let metrics = Metrics::default();
         metrics.register(registry);
         let guilds = Arc::new(Guilds::new());
-        let shards =
-            (0..SHARDS).map(|_| Mutex::new(Shard::new(&options, &guilds, &metrics))).collect();
+        let hasher = RandomState::new();
+        let shard = |_| Mutex::new(Shard::new(&options, &guilds, &metrics, &hasher));
+        let shards = (0..SHARDS).map(shard).collect();
         let players = Self(Arc::new(Shared {
             options,
             key_partitions,
             clock,
-            hasher: RandomState::new(),
+            hasher,
             shards,
             guilds,
             applied: Mutex::default(),
@@ -248,7 +256,7 @@ impl Players {
         let Some((log, mut applied)) = self.applied() else { return };
         let history_is_open = self.progress().history.is_open();
         let mut unbegun = self.remembered().unbegun.clone();
-        let now = self.0.clock.now();
+        let mut facts = Vec::new();
         for record in records.filter(|record| record.offset >= applied.get(record.partition)) {
             if history_is_open {
                 self.progress().history.note(record);
@@ -259,28 +267,42 @@ impl Players {
                 remembered.unbegun.clone_from(&unbegun);
                 remembered.since = remembered.since.max(Some(record.append_time));
             }
-            let Some(fact) = Fact::read(record) else { continue };
-            let mut shard = self.lock(self.number(&fact.player_id));
-            if let Some(request_id) = fact.request_id {
-                let event = Written {
-                    event_id: fact.event_id,
-                    partition: fact.partition,
-                    offset: fact.offset,
-                    append_time: fact.append_time,
-                    accept_time: fact.accept_time,
-                    terms: Terms::None,
-                };
-                let key = Key::new(&self.0.hasher, &fact.player_id, request_id);
-                let terms = || fact.payload.as_ref().map_or(Terms::None, Terms::of);
-                shard.requests.apply(key, event, terms, now);
-            }
-            shard.people.apply(&fact);
+            let fact = Fact::read(record);
+            facts.extend(fact.map(|fact| (self.key(fact.player_id).hash, fact)));
         }
+        self.take_in(&facts);
         for (partition, offset) in position.iter() {
             applied.set(partition, applied.get(partition).max(offset));
         }
         // Only now: who reads it may rely on all that lies before it.
         self.set_applied(log, applied);
+    }
+
+    /// Takes in events shard by shard, so that a lock, and what it protects, is fetched from the
+    /// other threads once for all of them. Those of a player keep their order.
+    fn take_in(&self, facts: &[(PlayerHash, Fact<'_>)]) {
+        let now = self.0.clock.now();
+        let mut order: Vec<_> = facts.iter().collect();
+        order.sort_by_key(|(player, _)| player.shard());
+        for facts in order.chunk_by(|(one, _), (next, _)| one.shard() == next.shard()) {
+            let mut shard = self.lock(facts[0].0.shard());
+            for &(player, fact) in facts {
+                if let Some(request_id) = fact.request_id {
+                    let event = Written {
+                        event_id: fact.event_id,
+                        partition: fact.partition,
+                        offset: fact.offset,
+                        append_time: fact.append_time,
+                        accept_time: fact.accept_time,
+                        terms: Terms::None,
+                    };
+                    let key = Key::new(&self.0.hasher, *player, request_id);
+                    let terms = || fact.payload.as_ref().map_or(Terms::None, Terms::of);
+                    shard.requests.apply(key, event, terms, now);
+                }
+                shard.people.apply(*player, fact);
+            }
+        }
     }
 
     /// Notes what retention has removed before it was read: what players had there, and which
@@ -312,20 +334,12 @@ impl Players {
         self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shard and the key of a request.
-    fn key(&self, player_id: &str, request_id: RequestId) -> (usize, Key) {
-        (self.number(player_id), Key::new(&self.0.hasher, player_id, request_id.uuid()))
-    }
-
-    fn number(&self, player_id: &str) -> usize {
-        self.0.hasher.hash_one(player_id) as usize % self.0.shards.len()
+    /// By what a player is found.
+    fn key<'a>(&self, player_id: &'a str) -> PlayerKey<'a> {
+        PlayerKey::new(&self.0.hasher, player_id)
     }
 
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.0.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shard(&self, player_id: &str) -> MutexGuard<'_, Shard> {
-        self.lock(self.number(player_id))
     }
 }

@@ -1,9 +1,10 @@
 //! Values that many players share, each kept once and named by a small number.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::proto::ItemPurchased;
 

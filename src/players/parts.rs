@@ -13,15 +13,15 @@ use crate::clock::Timestamp;
 impl People {
     /// The ids of all players.
     pub fn ids(&self) -> Vec<Arc<str>> {
-        self.players.keys().cloned().collect()
+        self.players.iter().map(|entry| Arc::clone(&entry.id)).collect()
     }
 
     /// Some players, as they are now.
     pub fn write_down(&self, ids: &[Arc<str>]) -> Part {
         let mut part = PartWriter::new(self);
-        let players = ids.iter().filter_map(|id| Some((id, self.players.get(id)?)));
-        for (id, player) in players {
-            let entry = part.entry(id, player);
+        for key in ids.iter().map(|id| self.key(id)) {
+            let Some(player) = self.find(key) else { continue };
+            let entry = part.entry(key.id, player);
             part.part.players.push(entry);
         }
         part.part
@@ -29,8 +29,8 @@ impl People {
 
     /// Puts in a player of `part`; false when the entry is none, or there is the player already.
     pub fn read_back(&mut self, part: &Part, entry: &PlayerEntry) -> bool {
-        let player = self.player_of(part, entry);
-        player.is_some_and(|player| self.insert(entry.player_id.as_str().into(), player))
+        let Some(player) = self.player_of(part, entry) else { return false };
+        self.insert(self.key(&entry.player_id), player)
     }
 
     fn player_of(&mut self, part: &Part, entry: &PlayerEntry) -> Option<Player> {

@@ -3,14 +3,16 @@
 //! A player takes some 450 bytes (`size_tests` measures it): names are kept once a shard, and
 //! offers too, so that a purchase is its event id and two small numbers.
 
-use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use prometheus_client::metrics::gauge::Gauge;
 use uuid::Uuid;
 
 use super::fact::Fact;
 use super::guilds::Guilds;
+use super::key::{PlayerHash, PlayerKey};
 use super::names::{Names, Offer, Texts};
 use super::reserved::Reserved;
 use crate::clock::Timestamp;
@@ -25,13 +27,22 @@ pub(super) const REFUNDABLE_PURCHASES: usize = 16;
 
 /// The players of a shard.
 pub(super) struct People {
-    pub(super) players: HashMap<Arc<str>, Box<Player>>,
+    /// By the hash of the player's id.
+    pub(super) players: HashTable<Entry>,
+    /// The one that players are hashed with.
+    hasher: RandomState,
     pub(super) texts: Texts,
     pub(super) offers: Names<Offer>,
     guilds: Arc<Guilds>,
     reserved: Reserved,
     /// How many players there are, over all shards.
     known: Gauge,
+}
+
+/// A player with its id.
+pub(super) struct Entry {
+    pub id: Arc<str>,
+    pub player: Box<Player>,
 }
 
 /// A player.
@@ -100,13 +111,30 @@ impl Player {
     fn purchase(&self, event_id: Uuid) -> Option<&Bought> {
         self.purchases.iter().find(|bought| bought.event_id == event_id)
     }
+
+    fn change_guild(&mut self, id: &Arc<str>, to: Option<&str>, guilds: &Guilds) {
+        if self.guild.as_deref() == to {
+            return;
+        }
+        if let Some(guild) = self.guild.take() {
+            guilds.leave(&guild, id);
+        }
+        self.guild = to.map(|guild| guilds.join(guild, id));
+    }
+}
+
+impl Entry {
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        PlayerHash::of(hasher, &self.id).value()
+    }
 }
 
 impl People {
     /// Nobody yet.
-    pub fn new(guilds: Arc<Guilds>, known: Gauge) -> Self {
+    pub fn new(guilds: Arc<Guilds>, known: Gauge, hasher: RandomState) -> Self {
         Self {
-            players: HashMap::new(),
+            players: HashTable::new(),
+            hasher,
             texts: Texts::default(),
             offers: Names::default(),
             guilds,
@@ -116,16 +144,24 @@ impl People {
     }
 
     /// Takes in an event, unless it is in already, and drops what was reserved for it.
-    pub fn apply(&mut self, fact: &Fact) {
-        self.reserved.remove(&fact.player_id, fact.event_id);
-        let Self { players, texts, offers, .. } = self;
-        let player = match players.get_mut(&*fact.player_id) {
-            Some(player) if fact.offset < player.next_offset => return,
-            Some(player) => player,
-            None => {
-                self.known.inc();
+    pub fn apply(&mut self, hash: PlayerHash, fact: &Fact<'_>) {
+        self.reserved.remove(hash, fact.event_id);
+        let Self { players, hasher, texts, offers, guilds, known, .. } = self;
+        let is_this = |entry: &Entry| *entry.id == *fact.player_id;
+        let Entry { id, player } = match players.find_entry(hash.value(), is_this) {
+            Ok(found) => {
+                let entry = found.into_mut();
+                if fact.offset < entry.player.next_offset {
+                    return;
+                }
+                entry
+            }
+            Err(absent) => {
+                known.inc();
                 let player = Player { first_seen: fact.accept_time, ..Player::default() };
-                players.entry(fact.player_id.as_str().into()).or_insert(Box::new(player))
+                let entry = Entry { id: fact.player_id.into(), player: Box::new(player) };
+                let table = absent.into_table();
+                table.insert_unique(hash.value(), entry, |entry| entry.hash(hasher)).into_mut()
             }
         };
         player.next_offset = fact.offset + 1;
@@ -167,46 +203,47 @@ impl People {
                 }
             }
             Some(Payload::GuildJoined(joined)) => {
-                self.change_guild(&fact.player_id, Some(&joined.guild_id));
+                player.change_guild(id, Some(&joined.guild_id), guilds);
             }
             Some(Payload::GuildLeft(left)) => {
                 if player.guild.as_deref() == Some(&*left.guild_id) {
-                    self.change_guild(&fact.player_id, None);
+                    player.change_guild(id, None, guilds);
                 }
             }
             Some(Payload::RequestRejected(_)) | None => {}
         }
     }
 
-    fn change_guild(&mut self, player_id: &str, to: Option<&str>) {
-        let Some((id, _)) = self.players.get_key_value(player_id) else { return };
-        let id = Arc::clone(id);
-        let Some(player) = self.players.get_mut(player_id) else { return };
-        if player.guild.as_deref() == to {
-            return;
-        }
-        if let Some(guild) = player.guild.take() {
-            self.guilds.leave(&guild, player_id);
-        }
-        player.guild = to.map(|guild| self.guilds.join(guild, &id));
-    }
-
     /// Puts a player in as it was written down, who is not there yet; false when there is one.
-    pub(super) fn insert(&mut self, id: Arc<str>, mut player: Player) -> bool {
-        if self.players.contains_key(&id) {
+    pub(super) fn insert(&mut self, key: PlayerKey<'_>, mut player: Player) -> bool {
+        if self.find(key).is_some() {
             return false;
         }
+        let id = key.id.into();
         let guild = player.guild.take();
         player.guild = guild.map(|guild| self.guilds.join(&guild, &id));
         self.known.inc();
-        self.players.insert(id, Box::new(player));
+        let entry = Entry { id, player: Box::new(player) };
+        let hash_of = |entry: &Entry| entry.hash(&self.hasher);
+        self.players.insert_unique(key.hash.value(), entry, hash_of);
         true
+    }
+
+    /// By what a player is found.
+    pub(super) fn key<'a>(&self, id: &'a str) -> PlayerKey<'a> {
+        PlayerKey::new(&self.hasher, id)
+    }
+
+    /// A player; none when there was no event of it.
+    pub(super) fn find(&self, key: PlayerKey<'_>) -> Option<&Player> {
+        let found = self.players.find(key.hash.value(), |entry| *entry.id == *key.id)?;
+        Some(&found.player)
     }
 
     /// What a player has, without `history_start_time`, and the offset behind the newest event
     /// that is in it; none when there was no event of the player.
-    pub fn player(&self, player_id: &str) -> Option<(proto::Player, Offset)> {
-        let player = self.players.get(player_id)?;
+    pub fn player(&self, key: PlayerKey<'_>) -> Option<(proto::Player, Offset)> {
+        let player = self.find(key)?;
         let stacks = player.inventory.iter();
         let mut inventory: Vec<_> = stacks
             .map(|stack| InventoryItem {
@@ -217,7 +254,7 @@ impl People {
         inventory.sort_unstable_by(|a, b| a.item_id.cmp(&b.item_id));
         let session = Some(player.last_session).filter(|id| !id.is_nil());
         let state = proto::Player {
-            player_id: player_id.to_owned(),
+            player_id: key.id.to_owned(),
             guild_id: player.guild.as_deref().unwrap_or_default().to_owned(),
             inventory,
             session_count: i64::try_from(player.sessions).unwrap_or(i64::MAX),
@@ -230,27 +267,32 @@ impl People {
     }
 
     /// A player as the rules see it at the time `now`, with what is under way.
-    pub fn standing(&self, player_id: &str, now: Timestamp) -> Standing<'_> {
-        let player = self.players.get(player_id).map(|player| &**player);
-        Standing { people: self, player, key: self.reserved.key(player_id), now }
+    pub fn standing(&self, key: PlayerKey<'_>, now: Timestamp) -> Standing<'_> {
+        Standing { people: self, player: self.find(key), key: key.hash, now }
     }
 
     /// Counts an action that is about to be appended against the player: until its event is
     /// applied, it is released, or `RESERVATION_AGE` has passed.
-    pub fn reserve(&mut self, player_id: &str, event_id: Uuid, payload: &Payload, now: Timestamp) {
+    pub fn reserve(
+        &mut self,
+        player: PlayerHash,
+        event_id: Uuid,
+        payload: &Payload,
+        now: Timestamp,
+    ) {
         let Self { reserved, texts, offers, .. } = self;
-        reserved.add(player_id, event_id, payload, texts, offers, now);
+        reserved.add(player, event_id, payload, texts, offers, now);
     }
 
     /// Says that an event for which something was reserved is written: what it adds is the
     /// player's, also before it is applied.
-    pub fn written(&mut self, player_id: &str, event_id: Uuid) {
-        self.reserved.written(player_id, event_id);
+    pub fn written(&mut self, player: PlayerHash, event_id: Uuid) {
+        self.reserved.written(player, event_id);
     }
 
     /// Takes back what was reserved for an event that is known not to be written.
-    pub fn release(&mut self, player_id: &str, event_id: Uuid) {
-        self.reserved.remove(player_id, event_id);
+    pub fn release(&mut self, player: PlayerHash, event_id: Uuid) {
+        self.reserved.remove(player, event_id);
     }
 }
 
@@ -258,7 +300,7 @@ impl People {
 pub(super) struct Standing<'a> {
     people: &'a People,
     player: Option<&'a Player>,
-    key: u64,
+    key: PlayerHash,
     now: Timestamp,
 }
 
@@ -266,10 +308,8 @@ impl Standing<'_> {
     /// How many of an item the player has once all that is under way has ended well.
     pub fn owned(&self, item: &str) -> i64 {
         let Some(item) = self.people.texts.find(item) else { return 0 };
-        let reserved = &self.people.reserved;
-        let coming = reserved.coming(self.key, item, self.now);
-        let going = reserved.going(self.key, item, self.now);
-        self.quantity(item).saturating_add(coming).saturating_sub(going).max(0)
+        let change = self.people.reserved.change(self.key, item, self.now);
+        self.quantity(item).saturating_add(change).max(0)
     }
 
     fn quantity(&self, item: u32) -> i64 {

@@ -300,7 +300,7 @@ proptest! {
         for (item, quantity) in had {
             let fact = fact(next(), bought(items[item], quantity));
             purchases.push((fact.event_id, item, quantity));
-            people.apply(&fact);
+            people.apply(people.key("alice").hash, &fact);
         }
         let now = Timestamp::from_millis(1);
         let mut facts = Vec::new();
@@ -312,24 +312,24 @@ proptest! {
                 _ => used(items[item], quantity),
             };
             let fact = fact(next(), payload);
-            people.reserve("alice", fact.event_id, fact.payload.as_ref().unwrap(), now);
+            people.reserve(people.key("alice").hash, fact.event_id, fact.payload.as_ref().unwrap(), now);
             facts.push((fact, is_written));
         }
         let ids = items.map(|item| ItemId::parse(item.to_owned()).unwrap());
-        let standing = people.standing("alice", now);
+        let standing = people.standing(people.key("alice"), now);
         let bounds = ids.each_ref().map(|id| (standing.least(id), standing.most(id)));
         for (fact, is_written) in facts {
             if is_written {
-                people.apply(&fact);
+                people.apply(people.key("alice").hash, &fact);
             } else {
-                people.release("alice", fact.event_id);
+                people.release(people.key("alice").hash, fact.event_id);
             }
-            let standing = people.standing("alice", now);
+            let standing = people.standing(people.key("alice"), now);
             for (id, (least, most)) in ids.iter().zip(bounds) {
                 prop_assert!(standing.least(id) >= least && standing.most(id) <= most);
             }
         }
-        let standing = people.standing("alice", now);
+        let standing = people.standing(people.key("alice"), now);
         for id in &ids {
             prop_assert_eq!(standing.least(id), standing.most(id));
         }
@@ -337,11 +337,11 @@ proptest! {
 }
 
 fn nobody() -> People {
-    People::new(Arc::new(Guilds::new()), Gauge::default())
+    People::new(Arc::new(Guilds::new()), Gauge::default(), RandomState::new())
 }
 
 /// An event of alice's.
-fn fact(offset: u64, payload: Payload) -> Fact {
+fn fact(offset: u64, payload: Payload) -> Fact<'static> {
     Fact {
         partition: 0,
         offset,
@@ -349,7 +349,7 @@ fn fact(offset: u64, payload: Payload) -> Fact {
         accept_time: Timestamp::default(),
         event_id: Uuid::from_u128(offset.into()),
         request_id: None,
-        player_id: "alice".to_owned(),
+        player_id: "alice",
         payload: Some(payload),
     }
 }
@@ -360,10 +360,10 @@ fn what_is_under_way_counts_against_the_player() {
     let now = Timestamp::from_millis(1_000_000);
     let sword = ItemId::parse("sword".to_owned()).unwrap();
     let purchase = fact(0, bought("sword", 3));
-    people.apply(&purchase);
-    people.apply(&fact(1, joined("owls")));
+    people.apply(people.key("alice").hash, &purchase);
+    people.apply(people.key("alice").hash, &fact(1, joined("owls")));
     let seen = |people: &People, now| {
-        let alice = people.standing("alice", now);
+        let alice = people.standing(people.key("alice"), now);
         let purchase = alice.purchase(purchase.event_id).map(|purchase| purchase.quantity);
         (alice.least(&sword), alice.most(&sword), purchase, alice.guild().map(str::to_owned))
     };
@@ -372,19 +372,27 @@ fn what_is_under_way_counts_against_the_player() {
 
     let begun = [given("sword", 2), used("sword", 1), joined("bats"), left("bats"), left("owls")];
     for (number, payload) in begun.iter().enumerate() {
-        people.reserve("alice", Uuid::from_u128(100 + number as u128), payload, now);
-        people.reserve("bob", Uuid::from_u128(200 + number as u128), payload, now);
+        people.reserve(
+            people.key("alice").hash,
+            Uuid::from_u128(100 + number as u128),
+            payload,
+            now,
+        );
+        people.reserve(people.key("bob").hash, Uuid::from_u128(200 + number as u128), payload, now);
     }
     assert_eq!(seen(&people, now), (2, 5, Some(3), None));
-    assert_eq!(people.standing("alice", now).owned("sword"), 4);
+    assert_eq!(people.standing(people.key("alice"), now).owned("sword"), 4);
     let refund = refunded(purchase.event_id, "sword", 3);
-    people.reserve("alice", Uuid::from_u128(105), &refund, now);
+    people.reserve(people.key("alice").hash, Uuid::from_u128(105), &refund, now);
     assert_eq!(seen(&people, now), (0, 5, None, None));
 
     // One was not written, and one was.
-    people.release("alice", Uuid::from_u128(105));
-    people.release("alice", Uuid::from_u128(103));
-    people.apply(&Fact { event_id: Uuid::from_u128(100), ..fact(2, begun[0].clone()) });
+    people.release(people.key("alice").hash, Uuid::from_u128(105));
+    people.release(people.key("alice").hash, Uuid::from_u128(103));
+    people.apply(
+        people.key("alice").hash,
+        &Fact { event_id: Uuid::from_u128(100), ..fact(2, begun[0].clone()) },
+    );
     assert_eq!(seen(&people, now), (4, 5, Some(3), Some("bats".to_owned())));
 
     // Nobody knows of the others, and after a while they are forgotten.
@@ -396,12 +404,13 @@ fn what_is_under_way_counts_against_the_player() {
 #[test]
 fn who_leaves_a_guild_and_joins_it_again_is_in_it() {
     let mut people = nobody();
-    people.apply(&fact(0, joined("owls")));
+    people.apply(people.key("alice").hash, &fact(0, joined("owls")));
     let now = Timestamp::from_millis(1);
-    let guild = |people: &People| people.standing("alice", now).guild().map(str::to_owned);
-    people.reserve("alice", Uuid::from_u128(101), &left("owls"), now);
+    let guild =
+        |people: &People| people.standing(people.key("alice"), now).guild().map(str::to_owned);
+    people.reserve(people.key("alice").hash, Uuid::from_u128(101), &left("owls"), now);
     assert_eq!(guild(&people), None);
-    people.reserve("alice", Uuid::from_u128(100), &joined("owls"), now);
+    people.reserve(people.key("alice").hash, Uuid::from_u128(100), &joined("owls"), now);
     assert_eq!(guild(&people), Some("owls".to_owned()));
 }
 

@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use uuid::Uuid;
 
+use super::key::PlayerHash;
 use crate::clock::Timestamp;
 use crate::domain::Terms;
 use crate::event_log::{Offset, Partition};
@@ -70,9 +71,9 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub fn new(hasher: &RandomState, player_id: &str, request_id: Uuid) -> Self {
+    pub fn new(hasher: &RandomState, player: PlayerHash, request_id: Uuid) -> Self {
         let request = request_id.as_u64_pair();
-        Self { hash: hasher.hash_one((player_id, request)), request }
+        Self { hash: hasher.hash_one((player, request)), request }
     }
 }
 
@@ -127,7 +128,7 @@ enum State {
     Again,
     /// The log has it, and it has not been read from there yet. As many as the reading is
     /// behind; to enter them in the ring twice would cost more.
-    Durable(Box<Written>),
+    Durable(Written),
     /// The log has given up. The first terms, and since when.
     Unsettled(Box<Terms>, Timestamp),
 }
@@ -264,7 +265,7 @@ impl Requests {
             }
             _ if pending.event_id != event_id => Found::Conflict,
             State::Unsettled(terms, _) => Found::Unsettled((**terms).clone()),
-            State::Durable(written) => Found::Written((**written).clone()),
+            State::Durable(written) => Found::Written(written.clone()),
             State::UnderWay | State::Again => Found::UnderWay(pending.waiters.wait()),
         }
     }
@@ -277,7 +278,7 @@ impl Requests {
         let pending = self.pending.find(key.hash, |pending| pending.key == key);
         match pending.map(|pending| &pending.state) {
             None => Err(false),
-            Some(State::Durable(written)) => Ok((**written).clone()),
+            Some(State::Durable(written)) => Ok(written.clone()),
             Some(State::Unsettled(_, since)) => Err(*since >= now.minus(UNSETTLED_AGE)),
             Some(State::UnderWay | State::Again) => Err(true),
         }
@@ -302,7 +303,7 @@ impl Requests {
         event_id: Uuid,
         (accept_time, terms): (Timestamp, Terms),
         answer: Answer,
-        now: Timestamp,
+        now: impl FnOnce() -> Timestamp,
     ) -> Settled {
         let is_this = |pending: &Pending| pending.key == key && pending.event_id == event_id;
         let is_crowded = self.pending.len() > MOST_PENDING;
@@ -312,9 +313,9 @@ impl Requests {
                 Answer::Durable(partition, offset, append_time) => {
                     let new =
                         Written { event_id, partition, offset, append_time, accept_time, terms };
-                    self.remember(key, new, now)
+                    self.remember(key, new, now())
                 }
-                Answer::NotWritten | Answer::None => match self.entry(key, now) {
+                Answer::NotWritten | Answer::None => match self.entry(key, now()) {
                     Some(entry) if entry.event_id == event_id => {
                         Settled::Written(Some(entry.written()))
                     }
@@ -332,7 +333,7 @@ impl Requests {
                     (written.append_time, written.accept_time) = (append_time, accept_time);
                     Settled::Written(None)
                 }
-                _ => Settled::Written(Some((**written).clone())),
+                _ => Settled::Written(Some(written.clone())),
             };
         }
         match (answer, &pending.state) {
@@ -341,9 +342,9 @@ impl Requests {
                 let new = Written { event_id, partition, offset, append_time, accept_time, terms };
                 if is_crowded {
                     found.remove();
-                    return self.remember(key, new, now);
+                    return self.remember(key, new, now());
                 }
-                pending.state = State::Durable(Box::new(new));
+                pending.state = State::Durable(new);
                 // It is known what has become of it.
                 pending.waiters = Waiters::default();
                 Settled::Written(None)
@@ -354,6 +355,7 @@ impl Requests {
             }
             // Nothing is known of the try before this one.
             (Answer::NotWritten | Answer::None, _) => {
+                let now = now();
                 pending.state = State::Unsettled(Box::new(terms), now);
                 // They are the ones to try again.
                 pending.waiters = Waiters::default();
@@ -381,7 +383,9 @@ impl Requests {
         };
         let too_old = event.append_time < now.minus(self.limits.max_age)
             || self.forgotten.is_some_and(|forgotten| event.append_time <= forgotten);
-        let known = self.find(key).is_some_and(|at| {
+        self.forget_aged(now);
+        let found = self.find(key);
+        let known = found.is_some_and(|at| {
             self.ring[at].event_id == event.event_id && !is_later(&self.ring[at], &event)
         });
         // One that somebody waits for is told in any case.
@@ -390,15 +394,20 @@ impl Requests {
                 Some(State::Durable(written)) => mem::replace(&mut written.terms, Terms::None),
                 _ => terms(),
             };
-            self.remember(key, Written { terms, ..event }, now);
+            self.enter(found, key, Written { terms, ..event }, now);
         }
     }
 
     /// Enters what was carried out. Of two under one key the earlier one stays.
     fn remember(&mut self, key: Key, new: Written, now: Timestamp) -> Settled {
-        self.forget(now);
+        self.forget_aged(now);
+        self.enter(self.find(key), key, new, now)
+    }
+
+    /// The same, of a key that was `found` there in the ring, or nowhere.
+    fn enter(&mut self, found: Option<usize>, key: Key, new: Written, now: Timestamp) -> Settled {
         let oldest = now.minus(self.limits.max_age);
-        if let Some(at) = self.find(key) {
+        if let Some(at) = found {
             let entry = &mut self.ring[at];
             if entry.append_time >= oldest && !is_later(entry, &new) {
                 // It may be this very record, read from the log before the answer came.
@@ -411,6 +420,7 @@ impl Requests {
             (entry.append_time, entry.accept_time) = (append_time, accept_time);
             return Settled::Written(None);
         }
+        self.make_room();
         let Written { event_id, partition, offset, append_time, accept_time, terms } = new;
         let terms = self.terms.share(terms);
         let newest = self.ring.back().map_or(append_time, |newest| newest.append_time);
@@ -428,12 +438,16 @@ impl Requests {
         Settled::Written(None)
     }
 
-    /// Forgets what is too old, and what there is no room for.
-    fn forget(&mut self, now: Timestamp) {
+    /// Forgets what is too old.
+    fn forget_aged(&mut self, now: Timestamp) {
         let oldest = now.minus(self.limits.max_age);
         while self.ring.front().is_some_and(|entry| entry.append_time < oldest) {
             self.forget_first();
         }
+    }
+
+    /// Forgets so much that there is room for one more.
+    fn make_room(&mut self) {
         if self.ring.len() < self.limits.max_entries {
             return;
         }

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::key::PlayerHash;
 use super::requests::{Answer, Found, Key, Limits, Requests, Settled, Written};
 use super::{Claimed, Options, Players};
 use crate::clock::{Clock, Timestamp};
@@ -22,8 +23,12 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 const AGE: Duration = Duration::from_secs(1_000);
 const UNSETTLED_MILLIS: i64 = 300_000;
 
+fn key_of(player: &str, request: Uuid) -> Key {
+    Key::new(&HASHER, PlayerHash::of(&HASHER, player), request)
+}
+
 fn key(number: u8) -> Key {
-    Key::new(&HASHER, "alice", Uuid::from_u128(number.into()))
+    key_of("alice", Uuid::from_u128(number.into()))
 }
 
 fn event(key: u8, content: u8) -> Uuid {
@@ -246,7 +251,7 @@ impl Model {
             (_, None) => {}
         }
         let terms = (at(self.now), Terms::None);
-        let settled = self.requests.settle(key(number), event, terms, answer, at(self.now));
+        let settled = self.requests.settle(key(number), event, terms, answer, || at(self.now));
         if let Settled::Written(Some(there)) = settled {
             assert_eq!(self.log[there.offset as usize].event, event);
         }
@@ -329,7 +334,7 @@ fn the_oldest_are_forgotten_whatever_the_order_of_reading() {
     let mut requests = Requests::new(Limits { max_age: AGE, max_entries: 1_000 });
     let request = |partition: u32, number: i64| {
         let id = Uuid::from_u128((u128::from(partition) << 64) + number as u128);
-        (Key::new(&HASHER, "alice", id), id)
+        (key_of("alice", id), id)
     };
     for partition in 0..3 {
         for number in 0..EACH {
@@ -364,7 +369,7 @@ fn terms_are_kept_once_and_let_go() {
     };
     for number in 0..5_000i64 {
         let id = Uuid::from_u128(number as u128);
-        let key = Key::new(&HASHER, "alice", id);
+        let key = key_of("alice", id);
         requests.apply(key, written(id, number as u64, number), || terms(number), at(number));
         let Found::Written(found) = requests.look_up(key, id, at(number)) else { panic!("new") };
         assert_eq!(found.terms, terms(number));
@@ -382,7 +387,7 @@ async fn who_waits_is_woken_by_the_outcome_and_by_a_new_log() {
     requests.claim(key(1), event(1, 0));
     let first = wait(&mut requests);
     let terms = (at(0), Terms::None);
-    requests.settle(key(1), event(1, 0), terms, Answer::NotWritten, at(0));
+    requests.settle(key(1), event(1, 0), terms, Answer::NotWritten, || at(0));
     assert!(first.now_or_never().is_some());
     requests.claim(key(1), event(1, 0));
     let second = wait(&mut requests);
@@ -404,7 +409,7 @@ fn session_of(
     millis: i64,
     request_id: RequestId,
 ) -> Record {
-    let value = Envelope {
+    let (value, _) = Envelope {
         event_id,
         player_id: Some(player_id),
         accept_time: at(millis),
@@ -512,9 +517,11 @@ fn what_a_request_costs() {
         let begun = Instant::now();
         let tickets: Vec<_> = requests
             .iter()
-            .map(|(request, event_id)| match players.claim(request, *event_id, 0, &catalog) {
-                Claimed::New(ticket, ..) => ticket,
-                _ => panic!("it is new"),
+            .map(|(request, event_id)| {
+                match players.claim(request, *event_id, 0, &catalog, at(10_000_000)) {
+                    Claimed::New(ticket, ..) => ticket,
+                    _ => panic!("it is new"),
+                }
             })
             .collect();
         let claimed = begun.elapsed();
@@ -552,8 +559,8 @@ fn what_a_request_costs() {
         for number in 0..count {
             let id = RequestId::random();
             let player = format!("player-{}", number % 100_000);
-            let (key, event) = (Key::new(&HASHER, &player, id.uuid()), id.uuid());
-            let mut shard = players.lock(players.number(&player));
+            let (key, event) = (key_of(&player, id.uuid()), id.uuid());
+            let mut shard = players.lock(players.key(&player).hash.shard());
             let terms = || Terms::None;
             shard.requests.apply(key, written(event, number, 10_000_000), terms, at(10_000_000));
         }
@@ -579,7 +586,7 @@ fn an_unsettled_request_that_was_given_up_is_tried_anew_as_one_that_may_be_there
         ..Default::default()
     };
     let request = Submission::from(request).parse(&catalog).unwrap();
-    let claim = || match players.claim(&request, request.event_id(), 0, &catalog) {
+    let claim = || match players.claim(&request, request.event_id(), 0, &catalog, clock.now()) {
         Claimed::New(ticket, ..) => ticket,
         _ => panic!("it is not new"),
     };

@@ -1,12 +1,12 @@
 //! What is under way: actions that are being appended, counted against their players.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::key::PlayerHash;
 use super::names::{Names, Offer, Texts};
 use crate::clock::Timestamp;
 use crate::proto::game_event::Payload;
@@ -19,10 +19,9 @@ pub(super) const RESERVATION_AGE: Duration = Duration::from_secs(60);
 /// those whose outcome stays unknown are forgotten after [`RESERVATION_AGE`].
 #[derive(Default)]
 pub(super) struct Reserved {
-    hasher: RandomState,
-    /// By the hash of the player's id, so that there is nothing to allocate for a player, and
-    /// by event id. Two players with one hash, should there ever be any, are bounded together.
-    under_way: BTreeMap<(u64, Uuid), Action>,
+    /// By player, of whom the hash is enough, so that there is nothing to allocate, and by event
+    /// id. Two players with one hash, should there ever be any, are bounded together.
+    under_way: BTreeMap<(PlayerHash, Uuid), Action>,
     /// How many were ever added.
     added: u64,
     /// When those that are too old were forgotten last.
@@ -57,15 +56,10 @@ enum Change {
 }
 
 impl Reserved {
-    /// By what a player's actions are found.
-    pub fn key(&self, player_id: &str) -> u64 {
-        self.hasher.hash_one(player_id)
-    }
-
     /// Adds an action, if it changes what a player has.
     pub fn add(
         &mut self,
-        player_id: &str,
+        player: PlayerHash,
         event_id: Uuid,
         payload: &Payload,
         texts: &mut Texts,
@@ -103,46 +97,48 @@ impl Reserved {
         }
         self.added += 1;
         let action = Action { number: self.added, since: now, is_written: false, change };
-        self.under_way.insert((self.key(player_id), event_id), action);
+        self.under_way.insert((player, event_id), action);
     }
 
     /// Notes that the event of an action is written, if the action is there.
-    pub fn written(&mut self, player_id: &str, event_id: Uuid) {
-        let key = (self.key(player_id), event_id);
-        if let Some(action) = self.under_way.get_mut(&key) {
+    pub fn written(&mut self, player: PlayerHash, event_id: Uuid) {
+        if let Some(action) = self.under_way.get_mut(&(player, event_id)) {
             action.is_written = true;
         }
     }
 
     /// Drops an action, if it is there.
-    pub fn remove(&mut self, player_id: &str, event_id: Uuid) {
-        if !self.under_way.is_empty() {
-            self.under_way.remove(&(self.key(player_id), event_id));
-        }
+    pub fn remove(&mut self, player: PlayerHash, event_id: Uuid) {
+        self.under_way.remove(&(player, event_id));
+    }
+
+    /// How many of an item a player gets or loses, once all has ended well.
+    pub fn change(&self, player: PlayerHash, item: u32, now: Timestamp) -> i64 {
+        self.of(player, now).map(|action| action.adds(item) - action.takes(item)).sum()
     }
 
     /// How many of an item a player may get.
-    pub fn coming(&self, key: u64, item: u32, now: Timestamp) -> i64 {
-        self.of(key, now).map(|action| action.adds(item)).sum()
+    pub fn coming(&self, player: PlayerHash, item: u32, now: Timestamp) -> i64 {
+        self.of(player, now).map(|action| action.adds(item)).sum()
     }
 
     /// How many of them the player surely gets: those whose event is written.
-    pub fn written_to_come(&self, key: u64, item: u32, now: Timestamp) -> i64 {
-        let written = self.of(key, now).filter(|action| action.is_written);
+    pub fn written_to_come(&self, player: PlayerHash, item: u32, now: Timestamp) -> i64 {
+        let written = self.of(player, now).filter(|action| action.is_written);
         written.map(|action| action.adds(item)).sum()
     }
 
     /// How many of an item a player may lose.
-    pub fn going(&self, key: u64, item: u32, now: Timestamp) -> i64 {
-        self.of(key, now).fold(0, |sum, action| match action.change {
-            Change::Takes { item: other, quantity, .. } if other == item => sum + quantity,
-            _ => sum,
-        })
+    pub fn going(&self, player: PlayerHash, item: u32, now: Timestamp) -> i64 {
+        self.of(player, now).map(|action| action.takes(item)).sum()
     }
 
     /// The offer and the quantity of a purchase that is written.
-    pub fn bought(&self, key: u64, purchase: Uuid, now: Timestamp) -> Option<(u32, i64)> {
-        let action = self.under_way.get(&(key, purchase)).filter(|action| action.is_live(now))?;
+    pub fn bought(&self, player: PlayerHash, purchase: Uuid, now: Timestamp) -> Option<(u32, i64)> {
+        let action = self.under_way.get(&(player, purchase))?;
+        if !action.is_live(now) {
+            return None;
+        }
         match action.change {
             Change::Adds { quantity, offer: Some(offer), .. } if action.is_written => {
                 Some((offer, quantity))
@@ -152,8 +148,8 @@ impl Reserved {
     }
 
     /// Whether a purchase is being refunded.
-    pub fn refunds(&self, key: u64, purchase: Uuid, now: Timestamp) -> bool {
-        self.of(key, now).any(|action| {
+    pub fn refunds(&self, player: PlayerHash, purchase: Uuid, now: Timestamp) -> bool {
+        self.of(player, now).any(|action| {
             matches!(action.change, Change::Takes { refunds, .. } if refunds == Some(purchase))
         })
     }
@@ -161,24 +157,24 @@ impl Reserved {
     /// The guild that a player who is in `guild` will be in.
     pub fn guild<'a>(
         &'a self,
-        key: u64,
+        player: PlayerHash,
         guild: Option<&'a str>,
         now: Timestamp,
     ) -> Option<&'a str> {
-        let joins = self.of(key, now).filter_map(|action| match &action.change {
+        let joins = self.of(player, now).filter_map(|action| match &action.change {
             Change::Joins(guild) => Some((action.number, Some(&**guild))),
             _ => None,
         });
         let (number, guild) = joins.max_by_key(|(number, _)| *number).unwrap_or((0, guild));
-        let left = self.of(key, now).any(|action| {
+        let left = self.of(player, now).any(|action| {
             let leaves = matches!(&action.change, Change::Leaves(left) if Some(&**left) == guild);
             leaves && action.number > number
         });
         guild.filter(|_| !left)
     }
 
-    fn of(&self, key: u64, now: Timestamp) -> impl Iterator<Item = &Action> {
-        let all = self.under_way.range((key, Uuid::nil())..=(key, Uuid::max()));
+    fn of(&self, player: PlayerHash, now: Timestamp) -> impl Iterator<Item = &Action> {
+        let all = self.under_way.range((player, Uuid::nil())..=(player, Uuid::max()));
         all.map(|(_, action)| action).filter(move |action| action.is_live(now))
     }
 }
@@ -188,6 +184,14 @@ impl Action {
     fn adds(&self, item: u32) -> i64 {
         match self.change {
             Change::Adds { item: other, quantity, .. } if other == item => quantity,
+            _ => 0,
+        }
+    }
+
+    /// How many of an item it takes.
+    fn takes(&self, item: u32) -> i64 {
+        match self.change {
+            Change::Takes { item: other, quantity, .. } if other == item => quantity,
             _ => 0,
         }
     }
