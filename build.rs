@@ -1,8 +1,8 @@
 //! Compiles `proto/game.proto` without a `protoc` on the machine.
 //!
 //! Three files come out of one descriptor set, so that each room includes only
-//! what it may know: the messages (`messages/`), the server's stubs with
-//! Herald's own codec (`server/`), and the client's stubs (`client/`). The
+//! what it may know: the messages (`messages/`), the server's stubs (`server/`), and the
+//! client's stubs (`client/`). The
 //! descriptor set itself is kept for reflection and for JSON.
 
 use std::error::Error;
@@ -16,9 +16,6 @@ const MESSAGES: &str = "crate::proto";
 /// What the server answers a poll with: the same message, with events that are written
 /// already.
 const POLL_ANSWER: &str = "crate::feed::PollAnswer";
-/// The codec of the server: the only place that decides what is answered to
-/// bytes that are no message.
-const SERVER_CODEC: &str = "crate::grpc::codec::ServerCodec";
 
 #[allow(clippy::disallowed_methods, reason = "how cargo speaks to a build script")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -49,7 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds(descriptors.clone())?;
     stubs(&dir("server")?)
         .build_client(false)
-        .codec_path(SERVER_CODEC)
         .extern_path(".game.v1.PollEventsResponse", POLL_ANSWER)
         .compile_fds(without_streams(descriptors.clone()))?;
     stubs(&dir("client")?).build_server(false).compile_fds(descriptors)?;

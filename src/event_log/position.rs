@@ -27,6 +27,13 @@ impl Position {
         self.0[index] = offset;
     }
 
+    /// Moves forward to where `other` is, in each partition where that is further.
+    pub fn advance_to(&mut self, other: &Self) {
+        for (partition, offset) in other.iter() {
+            self.set(partition, self.get(partition).max(offset));
+        }
+    }
+
     /// Whether this is at or behind `other` in every partition.
     pub fn covers(&self, other: &Self) -> bool {
         other.iter().all(|(partition, offset)| self.get(partition) >= offset)

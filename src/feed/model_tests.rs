@@ -556,3 +556,25 @@ fn a_partition_added_between_two_looks_at_the_log_is_read_from_its_start() {
     let opened = Step::Subscribe(Ask { meanwhile, ..ask(Begin::Time(1000)) });
     run(vec![opened], 1, 1, true);
 }
+
+#[test]
+fn who_is_ahead_of_the_tail_and_falls_behind_is_told_no_end_before_its_place() {
+    let event = |kind, large| Content::Event { player: 0, kind, large };
+    let append = |at, content| Step::Do(Deed::Append(at, content));
+    let meanwhile = Some(Deed::Trim(3, 1));
+    let steps = vec![
+        append(164, event(0, true)),
+        append(74, event(0, true)),
+        Step::Do(Deed::AddPartition(None)),
+        append(101, Content::Garbage),
+        Step::Restart { closed: false },
+        append(59, Content::Garbage),
+        Step::Poll(Ask { meanwhile, ..ask(Begin::Latest) }),
+        append(134, event(0, true)),
+        append(0, Content::Garbage),
+        Step::Do(Deed::Trim(145, 1000)),
+        Step::Subscribe(ask(Begin::Time(4))),
+        append(89, event(1, false)),
+    ];
+    run(steps, 3, 1, false);
+}

@@ -415,9 +415,14 @@ impl Reader {
     fn fall_behind(&mut self) {
         let shared = &self.feed.shared;
         shared.metrics.fell_behind.inc();
-        // Told again when this is reached, unless the first time is still due.
+        // Told again when this is reached, unless the first time is still due. The tail may not
+        // have come as far as the pages of the log have brought this reader.
         if let Some(end) = shared.hub.end() {
-            self.target.get_or_insert_with(|| Box::new(end.position.clone()));
+            self.target.get_or_insert_with(|| {
+                let mut target = end.position.clone();
+                target.advance_to(&self.place.position);
+                Box::new(target)
+            });
         }
         self.say(Response::FellBehind(proto::FellBehind {}));
         self.state = State::CatchingUp(None);

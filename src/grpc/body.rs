@@ -10,11 +10,18 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::feed::Messages;
+use super::status;
 
 /// See the module.
 pub enum ResponseBody {
     /// Of `StreamEvents`.
     Stream(Box<Messages>),
+    /// The answer of a unary call in its frame; that all is well comes behind it.
+    Message(Bytes),
+    /// Such an answer when only that is left to be said.
+    Ok,
+    /// And when that is said too.
+    Ended,
     /// Of anything else.
     Other(Body),
 }
@@ -35,6 +42,16 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
             Self::Stream(messages) => Pin::new(&mut **messages).poll_frame(cx),
+            Self::Message(message) => {
+                let frame = Frame::data(std::mem::take(message));
+                *self = Self::Ok;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Self::Ok => {
+                *self = Self::Ended;
+                Poll::Ready(Some(Ok(Frame::trailers(status::ok_trailers()))))
+            }
+            Self::Ended => Poll::Ready(None),
             Self::Other(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -42,6 +59,8 @@ impl http_body::Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Stream(messages) => messages.is_end_stream(),
+            Self::Message(_) | Self::Ok => false,
+            Self::Ended => true,
             Self::Other(body) => body.is_end_stream(),
         }
     }
@@ -49,6 +68,8 @@ impl http_body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Stream(messages) => messages.size_hint(),
+            // With a length there would be no room for the status.
+            Self::Message(_) | Self::Ok | Self::Ended => SizeHint::default(),
             Self::Other(body) => body.size_hint(),
         }
     }

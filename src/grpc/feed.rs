@@ -9,16 +9,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body::Frame;
-use http_body_util::BodyExt as _;
-use prost::Message as _;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::body::Body;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Request, Response, Status};
 
-use super::frames::{self, OneMessage};
 use super::stubs::event_feed_service_server::EventFeedService;
-use super::{Options, ResponseBody, request, status};
+use super::{Options, ResponseBody, frames, request, status};
 use crate::commands::Commands;
 use crate::feed::{Lane, PollAnswer, Reader};
 use crate::proto;
@@ -66,7 +63,8 @@ impl EventFeedService for EventFeed {
 pub(super) fn stream_events<B>(
     feed: Lane,
     options: &Options,
-    request: http::Request<OneMessage<B>>,
+    request: http::Request<B>,
+    max_message_bytes: usize,
 ) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<B>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
@@ -75,19 +73,14 @@ where
     let caller = request::caller(options);
     let (head, body) = request.into_parts();
     let deadline = request::answer_by(&MetadataMap::from_headers(head.headers));
-    let answer = body.collect().map(|body| read(&body?.to_bytes())).then(move |subscription| {
+    let message = frames::read(body, max_message_bytes);
+    let answer = message.map(|message| frames::decode(message?)).then(move |subscription| {
         let subscribing = async move { Ok(feed.subscribe(&caller, subscription?).await?) };
         subscribe(subscribing.boxed(), deadline)
     });
     answer.map(|answer| {
         answer.unwrap_or_else(|status| status.into_http::<Body>().map(ResponseBody::from))
     })
-}
-
-fn read(body: &Bytes) -> Result<proto::StreamEventsRequest, Status> {
-    let message = frames::message(body);
-    proto::StreamEventsRequest::decode(message)
-        .map_err(|error| status::malformed(&error.to_string()))
 }
 
 async fn subscribe(

@@ -1,15 +1,15 @@
-//! Looks at the frame around a request's one message before anything is buffered.
+//! The one message of a request, and that of an answer, in their frames.
 //!
 //! tonic's own answers to a message that is too large (OUT_OF_RANGE) and to bytes
-//! that are no frame (INTERNAL) collide with what those codes mean here, so both are
-//! refused before tonic sees them.
+//! that are no frame (INTERNAL) collide with what those codes mean here; and a call that has
+//! one message each way needs none of what tonic keeps for streams.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Frame;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message;
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 
@@ -22,40 +22,74 @@ const HEADER_BYTES: usize = 5;
 /// in memory meanwhile, and a caller who is there at all is far quicker.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lets through a request that holds exactly one uncompressed message of at most
-/// `max_bytes`; the body of any other fails with the status to answer.
-pub(super) fn check<B>(
-    request: http::Request<B>,
-    max_bytes: usize,
-) -> http::Request<OneMessage<B>> {
-    request.map(|inner| OneMessage {
-        inner,
+/// Reads a body that holds exactly one uncompressed message of at most `max_bytes`; the
+/// status to answer for any other.
+pub(super) fn read<B>(body: B, max_bytes: usize) -> Reading<B> {
+    Reading {
+        body,
         max_bytes,
+        first: Bytes::new(),
+        all: BytesMut::new(),
         header: [0; HEADER_BYTES],
         seen: 0,
-        ended: false,
         patience: None,
-    })
+    }
 }
 
-/// The message of a body that has passed.
-pub(super) fn message(body: &Bytes) -> Bytes {
-    body.slice(HEADER_BYTES.min(body.len())..)
+/// The message in its bytes.
+pub(super) fn decode<T: Message + Default>(message: Bytes) -> Result<T, Status> {
+    T::decode(message).map_err(|error| status::malformed(&error.to_string()))
 }
 
-/// See [`check`].
-pub(super) struct OneMessage<B> {
-    inner: B,
+/// A message in its frame.
+pub(super) fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
+    frame.put_u8(0);
+    // No answer is near 4 GiB.
+    frame.put_u32(length as u32);
+    message.encode_raw(&mut frame);
+    frame.freeze()
+}
+
+/// See [`read`].
+pub(super) struct Reading<B> {
+    body: B,
     max_bytes: usize,
+    /// What came first, which is all of most bodies.
+    first: Bytes,
+    /// All of it, once there is more.
+    all: BytesMut,
     header: [u8; HEADER_BYTES],
     /// Bytes of the body so far.
     seen: usize,
-    ended: bool,
     /// Begins with the first wait; most messages come with their headers.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B> OneMessage<B> {
+impl<B> Reading<B> {
+    fn take(&mut self, data: Bytes) -> Result<(), Status> {
+        self.look_at(&data)?;
+        if self.first.is_empty() {
+            self.first = data;
+        } else {
+            if self.all.is_empty() {
+                self.all.extend_from_slice(&self.first);
+            }
+            self.all.extend_from_slice(&data);
+        }
+        Ok(())
+    }
+
+    fn message(&mut self) -> Result<Bytes, Status> {
+        self.look_at_end()?;
+        let mut bytes = match self.all.is_empty() {
+            true => std::mem::take(&mut self.first),
+            false => std::mem::take(&mut self.all).freeze(),
+        };
+        Ok(bytes.split_off(HEADER_BYTES))
+    }
+
     fn look_at(&mut self, data: &[u8]) -> Result<(), Status> {
         if self.seen < HEADER_BYTES {
             let part = data.len().min(HEADER_BYTES - self.seen);
@@ -97,39 +131,34 @@ impl<B> OneMessage<B> {
     }
 }
 
-impl<B> http_body::Body for OneMessage<B>
+impl<B> Future for Reading<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Data = Bytes;
-    type Error = Status;
+    type Output = Result<Bytes, Status>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let Poll::Ready(polled) = Pin::new(&mut self.inner).poll_frame(cx) else {
-            let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
-            std::task::ready!(patience.as_mut().poll(cx));
-            self.ended = true;
-            return Poll::Ready(Some(Err(status::malformed("the rest of it did not come"))));
-        };
-        let checked = match &polled {
-            Some(Ok(frame)) => frame.data_ref().map_or(Ok(()), |data| self.look_at(data)),
-            Some(Err(_)) => Ok(()),
-            None => self.look_at_end(),
-        };
-        self.ended = polled.is_none() || checked.is_err();
-        Poll::Ready(match checked {
-            Ok(()) => {
-                polled.map(|frame| frame.map_err(|error| broken(Status::from_error(error.into()))))
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        while !self.body.is_end_stream() {
+            let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let patience = || Box::pin(sleep(MESSAGE_TIMEOUT));
+                let patience = self.patience.get_or_insert_with(patience);
+                ready!(patience.as_mut().poll(cx));
+                return Poll::Ready(Err(status::malformed("the rest of it did not come")));
+            };
+            match polled {
+                Some(Ok(frame)) => {
+                    // Trailers of a request say nothing.
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.take(data)?;
+                }
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(broken(Status::from_error(error.into()))));
+                }
+                None => break,
             }
-            Err(status) => Some(Err(status)),
-        })
+        }
+        Poll::Ready(self.message())
     }
 }
 
@@ -141,7 +170,8 @@ fn broken(status: Status) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt as _, StreamBody};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
     use tonic::body::Body;
 
     use super::*;
@@ -152,8 +182,7 @@ mod tests {
             .map(|chunk| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(chunk))))
             .collect();
         let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
-        let request = check(http::Request::new(body), max_bytes);
-        Ok(request.into_body().collect().await?.to_bytes())
+        read(body, max_bytes).await
     }
 
     #[tokio::test]
@@ -161,8 +190,10 @@ mod tests {
         let whole: &[u8] = b"\0\0\0\0\x03abc";
         for at in 0..=whole.len() {
             let (a, b) = whole.split_at(at);
-            assert_eq!(collect(&[a, b], 3).await.unwrap(), whole, "cut at {at}");
+            assert_eq!(collect(&[a, b], 3).await.unwrap(), b"abc"[..], "cut at {at}");
         }
+        let bytes: Vec<_> = whole.chunks(1).collect();
+        assert_eq!(collect(&bytes, 3).await.unwrap(), b"abc"[..]);
         assert!(collect(&[b"\0\0\0\0\0"], 3).await.is_ok(), "an empty message is a message");
     }
 
@@ -191,9 +222,8 @@ mod tests {
             b"\0\0\0\0\x03a",
         )))]);
         let stalled = futures_util::StreamExt::chain(begin, futures_util::stream::pending());
-        let request = check(http::Request::new(StreamBody::new(stalled)), 3);
         let begun = tokio::time::Instant::now();
-        let Err(status) = request.into_body().collect().await else { panic!("it never came") };
+        let Err(status) = read(StreamBody::new(stalled), 3).await else { panic!("it never came") };
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(begun.elapsed(), MESSAGE_TIMEOUT);
     }

@@ -6,7 +6,7 @@
 //!    other origins ([`web`]);
 //! 2. [`access`] counts the call and writes its line;
 //! 3. [`frames`] refuses what is too large or no message, before it is buffered;
-//! 4. the generated stubs decode with Herald's own [`codec`]; `StreamEvents` has none;
+//! 4. [`unary`] calls the method of its path; `StreamEvents` has an answer of its own;
 //! 5. [`game`] and [`feed`] translate between messages and rooms.
 //!
 //! [`stop`] ends health's and reflection's streams when the server stops, as nobody else
@@ -14,13 +14,13 @@
 
 mod access;
 mod body;
-pub mod codec;
 mod feed;
 mod frames;
 mod game;
 mod request;
 mod status;
 mod stop;
+mod unary;
 mod web;
 
 use std::convert::Infallible;
@@ -49,6 +49,7 @@ pub use access::Metrics;
 pub use body::ResponseBody;
 pub use request::Peer;
 use stop::UntilStopped;
+use unary::Unary;
 pub use web::CorsPolicy;
 
 /// The generated server stubs.
@@ -141,26 +142,13 @@ pub struct Serving {
 
 /// What the transport counts, and shares between runtimes.
 pub fn register_metrics(registry: &mut Registry) -> Arc<Metrics> {
-    Arc::new(Metrics::register(registry, &UNARY_METHODS, &STREAMING_METHODS))
+    let unary: Vec<_> = unary::METHODS.iter().copied().chain([HEALTH_CHECK]).collect();
+    Arc::new(Metrics::register(registry, &unary, &STREAMING_METHODS))
 }
 
-/// The methods that have metrics of their own; others count as "other".
-const UNARY_METHODS: [&str; 14] = [
-    "/game.v1.GameService/StartSession",
-    "/game.v1.GameService/PurchaseItem",
-    "/game.v1.GameService/JoinGuild",
-    "/game.v1.GameService/LeaveGuild",
-    "/game.v1.GameService/GrantItem",
-    "/game.v1.GameService/ConsumeItem",
-    "/game.v1.GameService/RefundPurchase",
-    "/game.v1.GameService/GetPlayer",
-    "/game.v1.GameService/ListGuildMembers",
-    "/game.v1.GameService/GetReceipt",
-    "/game.v1.GameService/GetCatalog",
-    "/game.v1.EventFeedService/GetFeed",
-    "/game.v1.EventFeedService/PollEvents",
-    "/grpc.health.v1.Health/Check",
-];
+/// The methods that have metrics of their own beside the unary ones of Herald's services;
+/// others count as "other".
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const STREAMING_METHODS: [&str; 2] = [feed::STREAM_EVENTS, "/grpc.health.v1.Health/Watch"];
 
 /// Everything that is served over gRPC, for one runtime. Cheap to clone.
@@ -189,29 +177,22 @@ impl Transport {
         metrics: Arc<Metrics>,
         access_log: AccessLog,
     ) -> Result<Self, tonic_reflection::server::Error> {
+        let feed =
+            feed::EventFeed::new(rooms.feed.clone(), rooms.commands.clone(), Arc::clone(&options));
+        let game = game::Game::new(rooms.commands, rooms.players, Arc::clone(&options));
         let dispatch = Dispatch {
-            max_message_bytes: options.max_message_bytes,
             stopping: health.stopping.clone(),
-            options: Arc::clone(&options),
-            lane: rooms.feed.clone(),
-            // The frames are checked before; the stubs' own limit answers with another
-            // code.
-            feed: EventFeedServiceServer::new(feed::EventFeed::new(
-                rooms.feed,
-                rooms.commands.clone(),
-                Arc::clone(&options),
-            ))
-            .max_decoding_message_size(usize::MAX),
-            game: GameServiceServer::new(game::Game::new(
-                rooms.commands,
-                rooms.players,
-                Arc::clone(&options),
-            ))
-            .max_decoding_message_size(usize::MAX),
+            lane: rooms.feed,
+            unary: Unary {
+                game: Arc::new(game),
+                feed: Arc::new(feed),
+                max_message_bytes: options.max_message_bytes,
+            },
             others: others(health, options.max_message_bytes)?,
+            options,
         };
         let access = Access::new(metrics, access_log);
-        let web = web::Web::new(dispatch.clone(), access.clone(), &options.cors);
+        let web = web::Web::new(dispatch.clone(), access.clone(), &dispatch.options.cors);
         Ok(Self(Arc::new(Inner { dispatch, access, web })))
     }
 
@@ -257,12 +238,10 @@ fn others(
 /// Chooses the service of a call by its path.
 #[derive(Clone)]
 struct Dispatch {
-    max_message_bytes: usize,
     stopping: CancellationToken,
     options: Arc<Options>,
     lane: Lane,
-    game: GameServiceServer<game::Game>,
-    feed: EventFeedServiceServer<feed::EventFeed>,
+    unary: Unary,
     others: tonic::service::Routes,
 }
 
@@ -283,30 +262,25 @@ impl Dispatch {
             response.headers_mut().insert("grpc-accept-encoding", identity);
             return Either::Left(ready(response));
         }
-        let service = request.uri().path().strip_prefix('/').and_then(|p| p.split_once('/'));
-        let served = match service {
-            Some(_) if request.uri().path() == feed::STREAM_EVENTS => {
-                let request = frames::check(request, self.max_message_bytes);
-                let served = feed::stream_events(self.lane.clone(), &self.options, request);
-                return Either::Right(Either::Left(served.boxed()));
-            }
-            Some((<GameServiceServer<game::Game> as NamedService>::NAME, _)) => {
-                self.game.clone().call(frames::check(request, self.max_message_bytes))
-            }
-            Some((<EventFeedServiceServer<feed::EventFeed> as NamedService>::NAME, _)) => {
-                self.feed.clone().call(frames::check(request, self.max_message_bytes))
-            }
-            _ => self.serve_others(request.map(Body::new)).boxed(),
+        let request = match self.unary.serve(request) {
+            Either::Left(answer) => return Either::Right(answer),
+            Either::Right(request) => request,
         };
-        Either::Right(Either::Right(served.map(|served| {
+        if request.uri().path() == feed::STREAM_EVENTS {
+            let max_message_bytes = self.options.max_message_bytes;
+            let lane = self.lane.clone();
+            let served = feed::stream_events(lane, &self.options, request, max_message_bytes);
+            return Either::Right(served.boxed());
+        }
+        let served = self.serve_others(request.map(Body::new)).map(|served| {
             let response = served.unwrap_or_else(|never: Infallible| match never {});
-            // The stubs and the router answer so, and say nothing, when there is no such
-            // method.
+            // The router answers so, and says nothing, when there is no such method.
             if status::is_bare_unimplemented(response.headers()) {
                 return status::unknown_method().into_http::<Body>().map(ResponseBody::from);
             }
             response.map(ResponseBody::from)
-        })))
+        });
+        Either::Right(served.boxed())
     }
 
     fn serve_others(

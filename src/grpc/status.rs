@@ -74,6 +74,13 @@ pub(super) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
     status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))
 }
 
+/// How an answer without an error ends.
+pub(super) fn ok_trailers() -> http::HeaderMap {
+    let mut trailers = http::HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    trailers
+}
+
 /// The message is compressed.
 pub(super) fn compressed() -> Status {
     let message = "compressed messages are not accepted; send them as they are";

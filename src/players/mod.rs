@@ -271,9 +271,7 @@ impl Players {
             facts.extend(fact.map(|fact| (self.key(fact.player_id).hash, fact)));
         }
         self.take_in(&facts);
-        for (partition, offset) in position.iter() {
-            applied.set(partition, applied.get(partition).max(offset));
-        }
+        applied.advance_to(position);
         // Only now: who reads it may rely on all that lies before it.
         self.set_applied(log, applied);
     }

@@ -2,8 +2,8 @@
 //!
 //! It answers the path of PurchaseItem with a receipt of realistic size and does
 //! nothing else, so that what a durable write costs can be seen against what the
-//! call alone costs. The handler is put together by hand: the generated stubs
-//! would bring Herald's own codec with them.
+//! call alone costs. The handler is put together by hand, as the generated stubs
+//! of this crate have no echo.
 //!
 //! With a Kafka it writes each request there first, by rdkafka's `FutureProducer` as
 //! the examples of that do it: the yardstick of what a durable write costs.

@@ -560,7 +560,12 @@ impl Account {
                 assert!(std::mem::take(&mut self.owes_caught_up), "said twice");
                 let end: Position =
                     caught_up.end_offsets.iter().map(|end| end.offset as u64).collect();
-                assert!(end.covers(&self.start.end) && cursor.position.covers(&end));
+                assert!(
+                    end.covers(&self.start.end) && cursor.position.covers(&end),
+                    "caught up at {end:?} with {:?}, begun when the end was {:?}",
+                    cursor.position,
+                    self.start.end
+                );
             }
             Response::FellBehind(_) => self.owes_caught_up = true,
             Response::Closing(_) => {
