@@ -27,6 +27,7 @@ mod parts;
 mod people;
 #[cfg(test)]
 mod people_tests;
+mod purchases;
 mod requests;
 #[cfg(test)]
 mod requests_tests;

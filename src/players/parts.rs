@@ -6,7 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::names::Offer;
-use super::people::{Bought, People, Player, REFUNDABLE_PURCHASES, Stack};
+use super::people::{People, Player, Stack};
+use super::purchases::{Bought, Purchases};
 use super::snapshot::{OfferEntry, Part, PlayerEntry};
 use crate::clock::Timestamp;
 
@@ -39,7 +40,6 @@ impl People {
             && entry.purchases.len() == purchases * size_of::<Uuid>()
             && entry.purchase_quantities.len() == purchases
             && entry.purchase_refunded.len() == purchases
-            && purchases <= REFUNDABLE_PURCHASES
             && !entry.player_id.is_empty();
         if !complete {
             return None;
@@ -77,7 +77,7 @@ impl People {
             last_session,
             guild: Some(entry.guild.as_str()).filter(|id| !id.is_empty()).map(Arc::from),
             inventory,
-            purchases: bought,
+            purchases: Purchases::read_back(bought)?,
         })
     }
 }

@@ -14,16 +14,13 @@ use super::fact::Fact;
 use super::guilds::Guilds;
 use super::key::{PlayerHash, PlayerKey};
 use super::names::{Names, Offer, Texts};
+use super::purchases::{Bought, Purchases};
 use super::reserved::Reserved;
 use crate::clock::Timestamp;
 use crate::domain::{ItemId, Possessions, Price, Purchase};
 use crate::event_log::Offset;
 use crate::proto::game_event::Payload;
 use crate::proto::{self, InventoryItem};
-
-/// How many of a player's purchases are remembered, and so can be refunded: the newest ones.
-/// Source: the comment of `RefundPurchase` in `proto/game.proto`.
-pub(super) const REFUNDABLE_PURCHASES: usize = 16;
 
 /// The players of a shard.
 pub(super) struct People {
@@ -60,8 +57,7 @@ pub(super) struct Player {
     pub guild: Option<Arc<str>>,
     /// By the item's number; none of 0.
     pub inventory: Vec<Stack>,
-    /// The newest, oldest first; at most [`REFUNDABLE_PURCHASES`].
-    pub purchases: Vec<Bought>,
+    pub purchases: Purchases,
 }
 
 /// Some of one item.
@@ -69,15 +65,6 @@ pub(super) struct Player {
 pub(super) struct Stack {
     pub item: u32,
     pub quantity: i64,
-}
-
-/// A purchase.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bought {
-    pub event_id: Uuid,
-    pub offer: u32,
-    pub quantity: i32,
-    pub refunded: bool,
 }
 
 impl Player {
@@ -99,17 +86,6 @@ impl Player {
             Err(at) if quantity > 0 => self.inventory.insert(at, Stack { item, quantity }),
             Err(_) => {}
         }
-    }
-
-    fn remember(&mut self, bought: Bought) {
-        if self.purchases.len() == REFUNDABLE_PURCHASES {
-            self.purchases.remove(0);
-        }
-        self.purchases.push(bought);
-    }
-
-    fn purchase(&self, event_id: Uuid) -> Option<&Bought> {
-        self.purchases.iter().find(|bought| bought.event_id == event_id)
     }
 
     fn change_guild(&mut self, id: &Arc<str>, to: Option<&str>, guilds: &Guilds) {
@@ -175,7 +151,7 @@ impl People {
             Some(Payload::ItemPurchased(bought)) => {
                 let offer = Offer::of(bought, texts);
                 player.add(offer.item, bought.quantity.into());
-                player.remember(Bought {
+                player.purchases.push(Bought {
                     event_id: fact.event_id,
                     offer: offers.number(&offer),
                     quantity: bought.quantity,
@@ -192,7 +168,7 @@ impl People {
             }
             Some(Payload::PurchaseRefunded(refund)) => {
                 let id = Uuid::try_parse(&refund.purchase_event_id).ok();
-                let bought = player.purchases.iter_mut().find(|bought| Some(bought.event_id) == id);
+                let bought = id.and_then(|id| player.purchases.find_mut(id));
                 // Two servers may have refunded it at the same time: it counts once, as far as
                 // the purchase is remembered.
                 let again = bought.is_some_and(|b| std::mem::replace(&mut b.refunded, true));
@@ -338,7 +314,8 @@ impl Possessions for Standing<'_> {
 
     fn purchase(&self, event_id: Uuid) -> Option<Purchase> {
         let reserved = &self.people.reserved;
-        let (offer, quantity) = match self.player.and_then(|player| player.purchase(event_id)) {
+        let (offer, quantity) = match self.player.and_then(|player| player.purchases.find(event_id))
+        {
             Some(bought) if bought.refunded => return None,
             Some(bought) => (bought.offer, bought.quantity),
             None => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::fact::Fact;
 use super::guilds::Guilds;
-use super::people::REFUNDABLE_PURCHASES;
+use super::purchases::REFUNDABLE_PURCHASES;
 use super::reserved::RESERVATION_AGE;
 use super::*;
 use crate::clock::Timestamp;
