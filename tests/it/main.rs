@@ -5,6 +5,7 @@
 mod actions;
 mod catalog;
 mod configuration;
+mod connect;
 mod doctor;
 mod feed;
 mod harness;

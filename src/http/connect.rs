@@ -1,0 +1,255 @@
+//! The Connect protocol: calls with one message and one answer, as JSON or as protobuf.
+//! Source: <https://connectrpc.com/docs/protocol>.
+//!
+//! Streams are not served in this way. Who calls one is told so, in the form that its client
+//! reads.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::{Method, Request};
+use prost::Message as _;
+use prost_reflect::MethodDescriptor;
+
+use super::{Answer, Call, Inner, Schema, Status, body, content_type, problem, query, schema};
+use crate::proto;
+
+/// The headers of the protocol.
+const VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+/// The most digits of a timeout: some 115 days.
+const TIMEOUT_DIGITS: usize = 10;
+
+/// Of an envelope that ends a stream. Source: the protocol, "Streaming RPCs".
+const END_STREAM: u8 = 2;
+
+/// How a message is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Proto,
+}
+
+impl Form {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Proto => "application/proto",
+        }
+    }
+
+    /// What Connect's client has written.
+    fn of(content_type: &str) -> Option<Self> {
+        [Self::Json, Self::Proto].into_iter().find(|form| form.content_type() == content_type)
+    }
+}
+
+/// The type of the answer to a stream, when a request is Connect's call of one.
+fn stream_type(content_type: &str) -> Option<&'static str> {
+    ["application/connect+json", "application/connect+proto"]
+        .into_iter()
+        .find(|known| *known == content_type)
+}
+
+/// Whether a request is a call of a service that is known, or is Connect's by its type.
+pub(super) fn takes<B>(schema: &Schema, request: &Request<B>) -> bool {
+    let is_connect = || {
+        let content_type = content_type(request.headers());
+        Form::of(&content_type).is_some() || stream_type(&content_type).is_some()
+    };
+    schema.has_service(request.uri().path()) || (request.method() == Method::POST && is_connect())
+}
+
+/// Serves a request that was taken.
+pub(super) async fn serve<B>(inner: &Inner, request: Request<B>) -> Answer
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let content_type = content_type(request.headers());
+    let failed = |status: &Status| problem::connect(&inner.schema, status);
+    let path = request.uri().path();
+    let Some(method) = inner.schema.method(path) else {
+        return failed(&Status::unknown_method("there is no such method"));
+    };
+    if method.is_server_streaming() || method.is_client_streaming() {
+        let status = Status::unknown_method(format!(
+            "{} streams, which is done over gRPC and gRPC-web only",
+            method.name()
+        ));
+        return match stream_type(&content_type) {
+            Some(known) => end_of_stream(&inner.schema, known, &status),
+            None => failed(&status),
+        };
+    }
+    let reads = schema::only_reads(&method);
+    if request.method() != Method::POST && !(reads && request.method() == Method::GET) {
+        let allowed = if reads { "GET, POST" } else { "POST" };
+        let status = Status::unknown_method(format!("this call is made by {allowed}"));
+        return problem::wrong_method(failed(&status), allowed);
+    }
+    let asked = if request.method() == Method::GET {
+        from_query(&request)
+    } else {
+        let Some(form) = Form::of(&content_type) else {
+            return other_type(inner, &content_type);
+        };
+        from_body(inner, form, request).await
+    };
+    let answered = match asked {
+        Ok(asked) => call(inner, &method, asked).await,
+        Err(Refusal::Of(status)) => Err(status),
+        Err(Refusal::Type(named)) => return other_type(inner, &named),
+    };
+    let mut answer = answered.unwrap_or_else(|status| failed(&status));
+    if answer.status() == http::StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        answer.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    answer
+}
+
+/// A call as it was asked for.
+struct Asked {
+    head: http::request::Parts,
+    form: Form,
+    message: Bytes,
+}
+
+/// Why one is none.
+enum Refusal {
+    Of(Status),
+    /// Messages of this type are not read.
+    Type(String),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Of(status)
+    }
+}
+
+async fn from_body<B>(inner: &Inner, form: Form, request: Request<B>) -> Result<Asked, Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let (head, body) = request.into_parts();
+    let version = head.headers.get(VERSION);
+    if version.is_some_and(|version| version != "1") {
+        return Err(Status::malformed("connect-protocol-version has to be 1").into());
+    }
+    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Status::compressed().into());
+    }
+    let message = body::read(body, inner.max_message_bytes).await?;
+    Ok(Asked { head, form, message })
+}
+
+/// The call that a query is. How long it is, the bound on headers says.
+fn from_query<B>(request: &Request<B>) -> Result<Asked, Refusal> {
+    let pairs = query::pairs(request.uri().query())?;
+    let value =
+        |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    if value("connect").is_some_and(|version| version != "v1") {
+        return Err(Status::malformed_field("connect", "has to be v1").into());
+    }
+    if !["", "identity"].contains(&value("compression").unwrap_or_default()) {
+        return Err(Status::compressed().into());
+    }
+    let form = match value("encoding") {
+        Some("json") => Form::Json,
+        Some("proto") => Form::Proto,
+        Some(other) => return Err(Refusal::Type(other.to_owned())),
+        None => return Err(Status::malformed_field("encoding", "missing; json or proto").into()),
+    };
+    let Some(message) = value("message") else {
+        return Err(Status::malformed_field("message", "missing; {} when it is empty").into());
+    };
+    let message = match value("base64") {
+        Some("1") => URL_SAFE_NO_PAD
+            .decode(message.trim_end_matches('='))
+            .map_err(|_| Status::malformed_field("message", "is no URL-safe base64"))?,
+        _ => message.as_bytes().to_vec(),
+    };
+    let mut head = http::Request::new(()).into_parts().0;
+    head.uri = request.uri().clone();
+    head.version = request.version();
+    head.headers = request.headers().clone();
+    head.extensions = request.extensions().clone();
+    Ok(Asked { head, form, message: message.into() })
+}
+
+async fn call(inner: &Inner, method: &MethodDescriptor, asked: Asked) -> Result<Answer, Status> {
+    let Asked { head, form, message } = asked;
+    let timeout = timeout(&head.headers)?;
+    let message = match form {
+        Form::Json => schema::from_json(method.input(), &message)?.encode_to_vec().into(),
+        Form::Proto => message,
+    };
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let came_by = proto::Transport::Connect;
+    let answered = inner.calls.call(Call { path, head, message, timeout, came_by }).await?;
+    let written = match form {
+        Form::Json => schema::to_json(method.output(), answered)?.into(),
+        Form::Proto => answered,
+    };
+    Ok(problem::success(form.content_type(), written))
+}
+
+/// How long the caller waits.
+fn timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
+    let digits = value.as_bytes();
+    let is_number = digits.iter().all(u8::is_ascii_digit) && !digits.is_empty();
+    let millis = value.to_str().ok().filter(|_| is_number && digits.len() <= TIMEOUT_DIGITS);
+    match millis.and_then(|millis| millis.parse().ok()) {
+        Some(millis) => Ok(Some(Duration::from_millis(millis))),
+        None => Err(Status::malformed("connect-timeout-ms has to be a number of 1 to 10 digits")),
+    }
+}
+
+/// The answer to a message of a type that is not read.
+fn other_type(inner: &Inner, named: &str) -> Answer {
+    let known = [Form::Json, Form::Proto].map(Form::content_type).join(", ");
+    let status = Status::malformed(&format!(
+        "the content type has to be one of {known}, or application/grpc, but is {named:?}"
+    ));
+    let mut answer = problem::wrong_type(problem::connect(&inner.schema, &status));
+    if let Ok(known) = HeaderValue::from_str(&known) {
+        answer.headers_mut().insert(ACCEPT_POST, known);
+    }
+    answer
+}
+
+/// The answer to a call of a stream: its end, in an envelope, which says why.
+fn end_of_stream(schema: &Schema, content_type: &'static str, status: &Status) -> Answer {
+    let end = serde_json::json!({ "error": problem::connect_error(schema, status) }).to_string();
+    let length = u32::try_from(end.len()).unwrap_or(u32::MAX);
+    let mut envelope = vec![END_STREAM];
+    envelope.extend(length.to_be_bytes());
+    envelope.extend(end.into_bytes());
+    problem::success(content_type, envelope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_at_most_ten_digits() {
+        let read = |text: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(TIMEOUT, HeaderValue::from_static(text));
+            timeout(&headers)
+        };
+        assert_eq!(read("0").unwrap(), Some(Duration::ZERO));
+        assert_eq!(read("9999999999").unwrap(), Some(Duration::from_millis(9_999_999_999)));
+        for bad in ["", "-1", "+1", "1.5", "1s", "10000000000"] {
+            assert!(read(bad).unwrap_err().message.contains("connect-timeout-ms"), "{bad:?}");
+        }
+        assert_eq!(timeout(&http::HeaderMap::new()).unwrap(), None);
+    }
+}
