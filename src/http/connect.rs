@@ -9,18 +9,23 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, HeaderValue};
-use http::{Method, Request};
+use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
 use prost::Message as _;
 use prost_reflect::MethodDescriptor;
 
-use super::{Answer, Call, Inner, Schema, Status, body, content_type, problem, query, schema};
+use super::{
+    Answer, Call, Inner, Schema, Status, allowing, body, content_type, problem, query, schema,
+};
 use crate::proto;
 
 /// The headers of the protocol.
 const VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+/// The types of messages that are read.
+const READ: &str = "application/json, application/proto";
 
 /// The most digits of a timeout: some 115 days.
 const TIMEOUT_DIGITS: usize = 10;
@@ -89,25 +94,20 @@ where
     let reads = schema::only_reads(&method);
     if request.method() != Method::POST && !(reads && request.method() == Method::GET) {
         let allowed = if reads { "GET, POST" } else { "POST" };
-        let status = Status::unknown_method(format!("this call is made by {allowed}"));
-        return problem::wrong_method(failed(&status), allowed);
+        return allowing(failed(&Status::wrong_method(allowed)), allowed);
     }
     let asked = if request.method() == Method::GET {
         from_query(&request)
     } else {
-        let Some(form) = Form::of(&content_type) else {
-            return other_type(inner, &content_type);
-        };
-        from_body(inner, form, request).await
+        from_body(inner, &content_type, request).await
     };
     let answered = match asked {
         Ok(asked) => call(inner, &method, asked).await,
-        Err(Refusal::Of(status)) => Err(status),
-        Err(Refusal::Type(named)) => return other_type(inner, &named),
+        Err(status) => Err(status),
     };
     let mut answer = answered.unwrap_or_else(|status| failed(&status));
-    if answer.status() == http::StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        answer.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        answer.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(READ));
     }
     answer
 }
@@ -119,54 +119,46 @@ struct Asked {
     message: Bytes,
 }
 
-/// Why one is none.
-enum Refusal {
-    Of(Status),
-    /// Messages of this type are not read.
-    Type(String),
-}
-
-impl From<Status> for Refusal {
-    fn from(status: Status) -> Self {
-        Self::Of(status)
-    }
-}
-
-async fn from_body<B>(inner: &Inner, form: Form, request: Request<B>) -> Result<Asked, Refusal>
+async fn from_body<B>(
+    inner: &Inner,
+    content_type: &str,
+    request: Request<B>,
+) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
+    let form = Form::of(content_type).ok_or_else(|| wrong_type(content_type))?;
     let (head, body) = request.into_parts();
     let version = head.headers.get(VERSION);
     if version.is_some_and(|version| version != "1") {
-        return Err(Status::malformed("connect-protocol-version has to be 1").into());
+        return Err(Status::malformed("connect-protocol-version has to be 1"));
     }
     if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Status::compressed().into());
+        return Err(Status::compressed());
     }
     let message = body::read(body, inner.max_message_bytes).await?;
     Ok(Asked { head, form, message })
 }
 
 /// The call that a query is. How long it is, the bound on headers says.
-fn from_query<B>(request: &Request<B>) -> Result<Asked, Refusal> {
+fn from_query<B>(request: &Request<B>) -> Result<Asked, Status> {
     let pairs = query::pairs(request.uri().query())?;
     let value =
         |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     if value("connect").is_some_and(|version| version != "v1") {
-        return Err(Status::malformed_field("connect", "has to be v1").into());
+        return Err(Status::malformed_field("connect", "has to be v1"));
     }
     if !["", "identity"].contains(&value("compression").unwrap_or_default()) {
-        return Err(Status::compressed().into());
+        return Err(Status::compressed());
     }
     let form = match value("encoding") {
         Some("json") => Form::Json,
         Some("proto") => Form::Proto,
-        Some(other) => return Err(Refusal::Type(other.to_owned())),
-        None => return Err(Status::malformed_field("encoding", "missing; json or proto").into()),
+        Some(other) => return Err(wrong_type(other)),
+        None => return Err(Status::malformed_field("encoding", "missing; json or proto")),
     };
     let Some(message) = value("message") else {
-        return Err(Status::malformed_field("message", "missing; {} when it is empty").into());
+        return Err(Status::malformed_field("message", "missing; {} when it is empty"));
     };
     let message = match value("base64") {
         Some("1") => URL_SAFE_NO_PAD
@@ -211,17 +203,8 @@ fn timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, Status> {
     }
 }
 
-/// The answer to a message of a type that is not read.
-fn other_type(inner: &Inner, named: &str) -> Answer {
-    let known = [Form::Json, Form::Proto].map(Form::content_type).join(", ");
-    let status = Status::malformed(&format!(
-        "the content type has to be one of {known}, or application/grpc, but is {named:?}"
-    ));
-    let mut answer = problem::wrong_type(problem::connect(&inner.schema, &status));
-    if let Ok(known) = HeaderValue::from_str(&known) {
-        answer.headers_mut().insert(ACCEPT_POST, known);
-    }
-    answer
+fn wrong_type(named: &str) -> Status {
+    Status::wrong_type(named, &format!("one of {READ}, or application/grpc"))
 }
 
 /// The answer to a call of a stream: its end, in an envelope, which says why.

@@ -1,8 +1,9 @@
 //! JSON over plain HTTP, on the port of gRPC: translates, and decides nothing.
 //!
 //! A request becomes the message of a gRPC call by the descriptors of the schema
-//! ([`schema`]), not by code for each call, and its answer becomes JSON again. What
-//! comes in here are the Connect protocol's calls with one answer ([`connect`]).
+//! ([`schema`]), not by code for each call, and its answer becomes JSON again. Two forms come
+//! in here: the Connect protocol's calls with one answer ([`connect`]), and routes for people
+//! with curl ([`rest`]).
 //!
 //! How a call gets to the rooms is [`Calls`]: in process, through the transport of gRPC, so
 //! that what is refused, counted and written down is the same. This room does not know it.
@@ -12,15 +13,19 @@ mod body;
 mod connect;
 mod problem;
 mod query;
+mod rest;
 mod schema;
 mod status;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use http_body_util::Full;
 
 use crate::proto;
@@ -70,7 +75,7 @@ impl Http {
 
     /// Whether a request is for here. Not to be asked about gRPC.
     pub fn takes<B>(&self, request: &http::Request<B>) -> bool {
-        connect::takes(&self.0.schema, request)
+        rest::takes(request) || connect::takes(&self.0.schema, request)
     }
 
     /// Serves a request that is for here.
@@ -80,7 +85,13 @@ impl Http {
         B::Error: Send,
     {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { connect::serve(&inner, request).await })
+        Box::pin(async move {
+            if rest::takes(&request) {
+                rest::serve(&inner, request).await
+            } else {
+                connect::serve(&inner, request).await
+            }
+        })
     }
 }
 
@@ -92,6 +103,14 @@ fn answer(status: http::StatusCode, content_type: &'static str, body: impl Into<
     set(&mut answer, CONTENT_TYPE, content_type);
     set(&mut answer, CACHE_CONTROL, "no-store");
     set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    answer
+}
+
+/// Says which methods there are, where another one was used.
+fn allowing(mut answer: Answer, allowed: &str) -> Answer {
+    answer
+        .headers_mut()
+        .extend(HeaderValue::try_from(allowed).ok().map(|allowed| (ALLOW, allowed)));
     answer
 }
 

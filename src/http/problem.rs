@@ -2,12 +2,15 @@
 
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
+use serde::Serialize;
 use serde_json::json;
 
-use super::status::{RetryInfo, type_name};
+use super::status::{BadRequest, ErrorInfo, FieldViolation, RetryInfo, type_name};
 use super::{Answer, Schema, Status, answer};
 
 const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Connect's names of gRPC's codes, by number, each with its code of HTTP.
 /// Source: <https://connectrpc.com/docs/protocol/#error-codes>.
@@ -33,9 +36,11 @@ const CODES: [(&str, u16); 17] = [
 
 /// Reasons for which HTTP has a code of its own. Programs that know only HTTP would come again
 /// with what can never succeed, or hold the server to be broken.
-const OWN_CODES: [(&str, StatusCode); 3] = [
+const OWN_CODES: [(&str, StatusCode); 5] = [
     ("MESSAGE_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
     ("METHOD_UNKNOWN", StatusCode::NOT_FOUND),
+    ("HTTP_METHOD_UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
+    ("CONTENT_TYPE_UNSUPPORTED", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("COMPRESSION_UNSUPPORTED", StatusCode::UNSUPPORTED_MEDIA_TYPE),
 ];
 
@@ -57,21 +62,6 @@ fn http_code(status: &Status) -> StatusCode {
 /// The answer to a call that has succeeded.
 pub(super) fn success(content_type: &'static str, body: impl Into<bytes::Bytes>) -> Answer {
     answer(StatusCode::OK, content_type, body)
-}
-
-/// An answer where HTTP itself says what is wrong: the request is not of a type that is read.
-pub(super) fn wrong_type(mut refusal: Answer) -> Answer {
-    *refusal.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    refusal
-}
-
-/// The same: the method is none of those that are `allowed`.
-pub(super) fn wrong_method(mut refusal: Answer, allowed: &str) -> Answer {
-    *refusal.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    if let Ok(allowed) = HeaderValue::from_str(allowed) {
-        refusal.headers_mut().insert(http::header::ALLOW, allowed);
-    }
-    refusal
 }
 
 /// What Connect's clients read of a failed call.
@@ -101,6 +91,54 @@ pub(super) fn connect_error(schema: &Schema, status: &Status) -> serde_json::Val
 pub(super) fn connect(schema: &Schema, status: &Status) -> Answer {
     let body = connect_error(schema, status).to_string();
     with_retry(answer(http_code(status), JSON, body), status)
+}
+
+/// A failed call in JSON, by RFC 9457. Members beyond it: `code` and `reason` as over gRPC,
+/// and what the reason brings along.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<FieldViolation>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// A failed call, as JSON or as one sentence.
+pub(super) fn problem(status: &Status, as_text: bool) -> Answer {
+    let code = http_code(status);
+    if as_text {
+        return with_retry(answer(code, TEXT, sentence(&status.message)), status);
+    }
+    let info = status.detail::<ErrorInfo>().unwrap_or_default();
+    let problem = Problem {
+        title: code.canonical_reason().unwrap_or("Client Closed Request"),
+        status: code.as_u16(),
+        detail: status.message.clone(),
+        code: of_number(status.code).0,
+        reason: info.reason,
+        violations: status.detail().map_or_else(Vec::new, |bad: BadRequest| bad.field_violations),
+        metadata: info.metadata,
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    with_retry(answer(code, PROBLEM, body), status)
+}
+
+/// What a call says that has succeeded, as one sentence.
+pub(super) fn text(said: &str) -> Answer {
+    answer(StatusCode::OK, TEXT, sentence(said))
+}
+
+/// A line of text; what was sent and is repeated in it stays in one line.
+fn sentence(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).chain(['\n']).collect()
 }
 
 /// Says after how many seconds it is worth trying again, where the status knows.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, MethodDescriptor,
+};
 use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
 use serde_json::Value;
@@ -76,6 +78,15 @@ pub(super) fn from_json(of: MessageDescriptor, text: &[u8]) -> Result<DynamicMes
     Ok(message)
 }
 
+/// The message that a JSON value is.
+///
+/// # Errors
+///
+/// It is none; says in which field.
+pub(super) fn from_value(of: MessageDescriptor, value: Value) -> Result<DynamicMessage, Status> {
+    read(of, value)
+}
+
 fn read<'de, D>(of: MessageDescriptor, reader: D) -> Result<DynamicMessage, Status>
 where
     D: serde::Deserializer<'de, Error = serde_json::Error>,
@@ -83,12 +94,12 @@ where
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(reader, &mut track);
     DynamicMessage::deserialize(of, tracked).map_err(|error| {
-        // What is wrong with the whole is not in a field; the text names those that are unknown.
+        // What is wrong with a whole message is not in a field: a text that ends too early, a
+        // field that is unknown, which the error names.
         let path = track.path().to_string();
-        if path == "." {
-            Status::malformed(&error.to_string())
-        } else {
-            Status::malformed_field(&path, &error.to_string())
+        match path.trim_end_matches('?').trim_end_matches('.') {
+            "" => Status::malformed(&error.to_string()),
+            field => Status::malformed_field(field, &error.to_string()),
         }
     })
 }
@@ -101,6 +112,11 @@ where
 pub(super) fn to_json(of: MessageDescriptor, message: Bytes) -> Result<Vec<u8>, Status> {
     let message = DynamicMessage::decode(of, message).map_err(|_| Status::unreadable())?;
     serde_json::to_vec(&message).map_err(|_| Status::unreadable())
+}
+
+/// A field by either of its names.
+pub(super) fn field(of: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    of.get_field_by_name(name).or_else(|| of.get_field_by_json_name(name))
 }
 
 #[cfg(test)]
@@ -139,6 +155,8 @@ mod tests {
             ("", "", "EOF while parsing a value at line 1 column 0"),
             ("{\n\"playerId\": nope}", "playerId", "line 2 column 14"),
             ("[]", "", "expected a map"),
+            ("{", "", "EOF while parsing an object at line 1 column 1"),
+            (r#"{"clientContext":{"#, "clientContext", "EOF while parsing an object"),
             ("null", "", "expected a map"),
             (r#"{"playerId":"alice"}}"#, "", "trailing characters at line 1 column 21"),
             (r#"{"guild":"owls"}"#, "", "unrecognized field name 'guild' at line 1 column 8"),

@@ -133,7 +133,20 @@ impl Status {
         Self::of(UNIMPLEMENTED, "COMPRESSION_UNSUPPORTED", message)
     }
 
-    /// There is no such method, or not in this way.
+    /// The body is of a type that is not read.
+    pub(super) fn wrong_type(named: &str, known: &str) -> Self {
+        let named: String = named.chars().take(MAX_FOREIGN_TEXT).collect();
+        let message = format!("the content type has to be {known}, but is {named:?}");
+        Self::of(INVALID_ARGUMENT, "CONTENT_TYPE_UNSUPPORTED", message)
+    }
+
+    /// HTTP's method is none of those that are allowed.
+    pub(super) fn wrong_method(allowed: &str) -> Self {
+        let message = format!("this is asked for by {allowed}");
+        Self::of(UNIMPLEMENTED, "HTTP_METHOD_UNSUPPORTED", message)
+    }
+
+    /// There is no such method of a service, or not in this way.
     pub(super) fn unknown_method(message: impl Into<String>) -> Self {
         Self::of(UNIMPLEMENTED, "METHOD_UNKNOWN", message)
     }

@@ -9,12 +9,10 @@ use tonic::body::Body;
 use crate::grpc::{CorsPolicy, ServedBody};
 
 const PAGE: &str = "\
-This is Herald, a game event service. It speaks gRPC and gRPC-web here, and
-JSON over plain HTTP.
+This is Herald, a game event service. It speaks gRPC and gRPC-web here.
 
   what there is     grpcurl -plaintext HOST list
   an action         grpcurl -plaintext -d '{\"player_id\":\"alice\",\"item_id\":\"sword\"}' HOST game.v1.GameService/PurchaseItem
-  the same          curl -H 'content-type: application/json' -d '{\"playerId\":\"alice\",\"itemId\":\"sword\"}' http://HOST/game.v1.GameService/PurchaseItem
   the live feed     grpcurl -plaintext HOST game.v1.EventFeedService/StreamEvents
 
 Health and metrics are on the admin address.

@@ -5,47 +5,7 @@ use http::StatusCode;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::harness::{TestServer, http as exchange, purchase};
-
-/// What is answered to a request: status, headers in lower case, body.
-struct Answer {
-    status: StatusCode,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
-    }
-
-    /// The stable reason in Connect's error.
-    fn reason(&self) -> String {
-        self.detail("google.rpc.ErrorInfo")["reason"].as_str().unwrap().to_owned()
-    }
-
-    fn detail(&self, name: &str) -> Value {
-        let json = self.json();
-        let details = json["details"].as_array().unwrap();
-        let detail = details.iter().find(|detail| detail["type"] == name);
-        detail.unwrap_or_else(|| panic!("no {name} in {json}"))["debug"].clone()
-    }
-}
-
-async fn ask(server: &TestServer, method: &str, path: &str, head: &str, body: &[u8]) -> Answer {
-    let mut request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{head}\
-         content-length: {}\r\n\r\n",
-        server.address,
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
-    let (head, body) = exchange(server.address, &request).await;
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_ascii_lowercase(), body }
-}
+use crate::harness::{Answer, TestServer, ask, purchase};
 
 const JSON: &str = "content-type: application/json\r\n";
 const PROTO: &str = "content-type: application/proto\r\n";

@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod players;
 mod process;
+mod rest;
 mod tail;
 mod web;
 mod writes;
