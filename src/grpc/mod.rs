@@ -249,6 +249,11 @@ impl Transport {
         let call = self.0.access.begin(&request);
         self.0.dispatch.serve(request).map(|response| call.watch(response))
     }
+
+    /// Counts and writes down a call that was refused before it was made one of gRPC.
+    pub fn note_refused(&self, path: &str, extensions: &http::Extensions, code: i32) {
+        self.0.access.note(path, extensions, code);
+    }
 }
 
 /// Reflection and health: rarely called, so generic routing will do.

@@ -9,14 +9,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderName};
 use http::{Method, Request, StatusCode};
 use prost::Message as _;
-use prost_reflect::MethodDescriptor;
+use prost_reflect::{MessageDescriptor, MethodDescriptor};
 
-use super::{
-    Answer, Call, Inner, Schema, Status, allowing, body, content_type, problem, query, schema,
-};
+use super::{Answer, Call, Inner, Schema, Status, body, content_type, problem, query, schema};
 use crate::proto;
 
 /// The headers of the protocol.
@@ -76,73 +74,99 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let content_type = content_type(request.headers());
-    let failed = |status: &Status| problem::connect(&inner.schema, status);
-    let path = request.uri().path();
-    let Some(method) = inner.schema.method(path) else {
-        return failed(&Status::unknown_method("there is no such method"));
+    let stream_type = stream_type(&content_type);
+    let (path, extensions) = (request.uri().path().to_owned(), request.extensions().clone());
+    let status = match asked(inner, &content_type, request).await {
+        Ok(asked) => match call(inner, asked).await {
+            Ok(answer) => return answer,
+            Err(status) => status,
+        },
+        Err(status) => {
+            inner.calls.refused(&path, &extensions, &status);
+            status
+        }
     };
-    if method.is_server_streaming() || method.is_client_streaming() {
-        let status = Status::unknown_method(format!(
-            "{} streams, which is done over gRPC and gRPC-web only",
-            method.name()
-        ));
-        return match stream_type(&content_type) {
-            Some(known) => end_of_stream(&inner.schema, known, &status),
-            None => failed(&status),
-        };
+    let method = inner.schema.method(&path);
+    if let Some(stream_type) = stream_type
+        && method.as_ref().is_none_or(streams)
+    {
+        return end_of_stream(&inner.schema, stream_type, &status);
     }
-    let reads = schema::only_reads(&method);
-    if request.method() != Method::POST && !(reads && request.method() == Method::GET) {
-        let allowed = if reads { "GET, POST" } else { "POST" };
-        return allowing(failed(&Status::wrong_method(allowed)), allowed);
-    }
-    let asked = if request.method() == Method::GET {
-        from_query(&request)
-    } else {
-        from_body(inner, &content_type, request).await
-    };
-    let answered = match asked {
-        Ok(asked) => call(inner, &method, asked).await,
-        Err(status) => Err(status),
-    };
-    let mut answer = answered.unwrap_or_else(|status| failed(&status));
-    if answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        answer.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(READ));
+    let mut answer = problem::connect(&inner.schema, &status);
+    match answer.status() {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => super::set(&mut answer, ACCEPT_POST, READ),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let reads = method.as_ref().is_some_and(schema::only_reads);
+            super::set(&mut answer, ALLOW, allowed(reads));
+        }
+        _ => {}
     }
     answer
 }
 
-/// A call as it was asked for.
-struct Asked {
-    head: http::request::Parts,
-    form: Form,
-    message: Bytes,
+/// The methods of HTTP for a call.
+fn allowed(reads: bool) -> &'static str {
+    if reads { "GET, POST" } else { "POST" }
 }
 
-async fn from_body<B>(
-    inner: &Inner,
-    content_type: &str,
-    request: Request<B>,
-) -> Result<Asked, Status>
+fn streams(method: &MethodDescriptor) -> bool {
+    method.is_server_streaming() || method.is_client_streaming()
+}
+
+/// A call as it was asked for.
+struct Asked {
+    call: Call,
+    form: Form,
+    output: MessageDescriptor,
+}
+
+async fn asked<B>(inner: &Inner, content_type: &str, request: Request<B>) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let form = Form::of(content_type).ok_or_else(|| wrong_type(content_type))?;
+    let path = request.uri().path().to_owned();
+    let method = inner.schema.method(&path);
+    let method = method.ok_or_else(|| Status::unknown_method("there is no such method"))?;
+    if streams(&method) {
+        return Err(Status::unknown_method(format!(
+            "{} streams, which is done over gRPC and gRPC-web only",
+            method.name()
+        )));
+    }
+    let reads = schema::only_reads(&method);
     let (head, body) = request.into_parts();
-    let version = head.headers.get(VERSION);
-    if version.is_some_and(|version| version != "1") {
-        return Err(Status::malformed("connect-protocol-version has to be 1"));
-    }
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Status::compressed());
-    }
-    let message = body::read(body, inner.max_message_bytes).await?;
-    Ok(Asked { head, form, message })
+    let (form, message) = match head.method {
+        Method::POST => {
+            let form = Form::of(content_type).ok_or_else(|| wrong_type(content_type))?;
+            check_headers(&head.headers)?;
+            (form, body::read(body, inner.max_message_bytes).await?)
+        }
+        Method::GET if reads => from_query(head.uri.query())?,
+        _ => return Err(Status::wrong_method(allowed(reads))),
+    };
+    let timeout = timeout(&head.headers)?;
+    let message = match form {
+        Form::Json => schema::from_json(method.input(), &message)?.encode_to_vec().into(),
+        Form::Proto => message,
+    };
+    let came_by = proto::Transport::Connect;
+    let call = Call { path, head, message, timeout, came_by };
+    Ok(Asked { call, form, output: method.output() })
 }
 
-/// The call that a query is. How long it is, the bound on headers says.
-fn from_query<B>(request: &Request<B>) -> Result<Asked, Status> {
-    let pairs = query::pairs(request.uri().query())?;
+fn check_headers(headers: &http::HeaderMap) -> Result<(), Status> {
+    if headers.get(VERSION).is_some_and(|version| version != "1") {
+        return Err(Status::malformed("connect-protocol-version has to be 1"));
+    }
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Status::compressed());
+    }
+    Ok(())
+}
+
+/// The message that a query is. How long it is, the bound on headers says.
+fn from_query(query: Option<&str>) -> Result<(Form, Bytes), Status> {
+    let pairs = query::pairs(query)?;
     let value =
         |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     if value("connect").is_some_and(|version| version != "v1") {
@@ -166,26 +190,14 @@ fn from_query<B>(request: &Request<B>) -> Result<Asked, Status> {
             .map_err(|_| Status::malformed_field("message", "is no URL-safe base64"))?,
         _ => message.as_bytes().to_vec(),
     };
-    let mut head = http::Request::new(()).into_parts().0;
-    head.uri = request.uri().clone();
-    head.version = request.version();
-    head.headers = request.headers().clone();
-    head.extensions = request.extensions().clone();
-    Ok(Asked { head, form, message: message.into() })
+    Ok((form, message.into()))
 }
 
-async fn call(inner: &Inner, method: &MethodDescriptor, asked: Asked) -> Result<Answer, Status> {
-    let Asked { head, form, message } = asked;
-    let timeout = timeout(&head.headers)?;
-    let message = match form {
-        Form::Json => schema::from_json(method.input(), &message)?.encode_to_vec().into(),
-        Form::Proto => message,
-    };
-    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let came_by = proto::Transport::Connect;
-    let answered = inner.calls.call(Call { path, head, message, timeout, came_by }).await?;
+async fn call(inner: &Inner, asked: Asked) -> Result<Answer, Status> {
+    let Asked { call, form, output } = asked;
+    let answered = inner.calls.call(call).await?;
     let written = match form {
-        Form::Json => schema::to_json(method.output(), answered)?.into(),
+        Form::Json => schema::to_json(output, answered)?.into(),
         Form::Proto => answered,
     };
     Ok(problem::success(form.content_type(), written))
@@ -219,6 +231,8 @@ fn end_of_stream(schema: &Schema, content_type: &'static str, status: &Status) -
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
+
     use super::*;
 
     #[test]

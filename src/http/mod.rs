@@ -54,6 +54,10 @@ pub struct Call {
 pub trait Calls: Send + Sync {
     /// Makes a call; the encoded answer. Dropped, it is given up.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Status>>;
+
+    /// Counts and writes down what is refused here, before there is a call: what was asked for,
+    /// `/package.Service/Method` where that is known, and the extensions of the request.
+    fn refused(&self, path: &str, extensions: &http::Extensions, status: &Status);
 }
 
 /// What is served here, for one runtime. Cheap to clone.

@@ -67,13 +67,17 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let as_text = wants_text(request.headers());
-    let matching = |route: &'static Route| {
-        fields_of_path(route.path, request.uri().path()).map(|fields| (route, fields))
+    let extensions = request.extensions().clone();
+    let refused = |path: &str, status: &Status| {
+        inner.calls.refused(path, &extensions, status);
+        problem::problem(status, as_text)
     };
+    let path = request.uri().path().to_owned();
+    let matching =
+        |route: &'static Route| fields_of_path(route.path, &path).map(|fields| (route, fields));
     let found: Vec<_> = ROUTES.iter().filter_map(matching).collect();
     if found.is_empty() {
-        let status = Status::unknown_method("there is no such route");
-        return problem::problem(&status, as_text);
+        return refused(&path, &Status::unknown_method("there is no such route"));
     }
     let mut methods = found.iter().map(|(route, _)| route.method.as_str()).collect::<Vec<_>>();
     let served = found.into_iter().find(|(route, _)| route.serves(request.method()));
@@ -82,23 +86,31 @@ where
             methods.push("HEAD");
         }
         let allowed = methods.join(", ");
-        let refusal = problem::problem(&Status::wrong_method(&allowed), as_text);
-        return allowing(refusal, &allowed);
+        return allowing(refused(&path, &Status::wrong_method(&allowed)), &allowed);
     };
-    let answered = call(inner, route, fields, request, as_text).await;
-    answered.unwrap_or_else(|status| problem::problem(&status, as_text))
+    match asked(inner, route, fields, request).await {
+        Ok(asked) => call(inner, route, asked, as_text)
+            .await
+            .unwrap_or_else(|status| problem::problem(&status, as_text)),
+        Err(status) => refused(route.call, &status),
+    }
 }
 
 /// Fields by their names, as texts.
 type Fields = Vec<(String, String)>;
 
-async fn call<B>(
+/// A call as it was asked for.
+struct Asked {
+    call: Call,
+    output: MessageDescriptor,
+}
+
+async fn asked<B>(
     inner: &Inner,
     route: &Route,
     fields: Result<Fields, Status>,
     request: Request<B>,
-    as_text: bool,
-) -> Result<Answer, Status>
+) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
@@ -115,20 +127,21 @@ where
         check_type(&head.headers, &body)?;
         body
     };
-    let message = Bytes::from(message(method.input(), &fields, &body)?.encode_to_vec());
-    let call = Call {
-        path: route.call.to_owned(),
-        head,
-        message: message.clone(),
-        timeout: None,
-        came_by: proto::Transport::Http,
-    };
+    let message = message(method.input(), &fields, &body)?.encode_to_vec().into();
+    let (path, came_by) = (route.call.to_owned(), proto::Transport::Http);
+    let call = Call { path, head, message, timeout: None, came_by };
+    Ok(Asked { call, output: method.output() })
+}
+
+async fn call(inner: &Inner, route: &Route, asked: Asked, as_text: bool) -> Result<Answer, Status> {
+    let Asked { call, output } = asked;
+    let message = call.message.clone();
     let answered = inner.calls.call(call).await?;
     Ok(if as_text {
         let said = (route.says)(&message, &answered).map_err(|_| Status::unreadable())?;
         problem::text(&said)
     } else {
-        problem::success("application/json", schema::to_json(method.output(), answered)?)
+        problem::success("application/json", schema::to_json(output, answered)?)
     })
 }
 

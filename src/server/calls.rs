@@ -46,6 +46,10 @@ impl Calls for InProcess {
         let came_by = call.came_by;
         self.0.serve_translated(request(call), came_by).then(outcome).boxed()
     }
+
+    fn refused(&self, path: &str, extensions: &http::Extensions, status: &Status) {
+        self.0.note_refused(path, extensions, status.code);
+    }
 }
 
 /// The request of gRPC that a call is.

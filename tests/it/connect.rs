@@ -170,6 +170,7 @@ async fn whatever_is_wrong_is_a_clear_4xx() {
         ("", b"{}", 415, "application/json"),
         (form, b"{}", 415, "x-www-form-urlencoded"),
         (latin, b"{}", 415, "latin1"),
+        ("content-type: application/connect+json\r\n", b"{}", 415, "connect+json"),
         (&version, b"{}", 400, "connect-protocol-version"),
         (&timeout, b"{}", 400, "connect-timeout-ms"),
         (&gzip, b"{}", 415, "compressed"),
@@ -247,11 +248,16 @@ async fn a_page_that_may_not_call_is_refused() {
 }
 
 #[tokio::test]
-async fn calls_are_counted_as_any_others() {
+async fn calls_are_counted_as_any_others_and_so_is_what_is_none() {
     let server = TestServer::start(&[]).await;
     post(&server, PURCHASE, &json!({"playerId": "alice", "itemId": "sword"})).await;
+    post(&server, PURCHASE, &json!({"playerId": 1})).await;
+    ask(&server, "POST", "/v1/players/alice/purchases?item_id=", "", b"").await;
+    ask(&server, "POST", "/v1/players/alice/purchases?quantity=x", "", b"").await;
     let (_, metrics) = crate::harness::get(server.admin, "/metrics").await;
-    let line =
-        "herald_grpc_calls_total{method=\"/game.v1.GameService/PurchaseItem\",code=\"OK\"} 1";
-    assert!(metrics.contains(line), "{metrics}");
+    for (code, count) in [("OK", 1), ("INVALID_ARGUMENT", 3)] {
+        let call = format!("method=\"{PURCHASE}\",code=\"{code}\"");
+        let line = format!("herald_grpc_calls_total{{{call}}} {count}");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
 }
