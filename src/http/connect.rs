@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_ENCODING, HeaderName};
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use prost::Message as _;
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
@@ -75,14 +76,19 @@ where
 {
     let content_type = content_type(request.headers());
     let stream_type = stream_type(&content_type);
-    let (path, extensions) = (request.uri().path().to_owned(), request.extensions().clone());
-    let status = match asked(inner, &content_type, request).await {
+    let needs_draining = body::needs_draining(&request);
+    let (head, mut body) = request.into_parts();
+    let (path, extensions) = (head.uri.path().to_owned(), head.extensions.clone());
+    let status = match asked(inner, &content_type, head, &mut body).await {
         Ok(asked) => match call(inner, asked).await {
             Ok(answer) => return answer,
             Err(status) => status,
         },
         Err(status) => {
             inner.calls.refused(&path, &extensions, &status);
+            if needs_draining {
+                body::drain(&mut body).await;
+            }
             status
         }
     };
@@ -120,11 +126,16 @@ struct Asked {
     output: MessageDescriptor,
 }
 
-async fn asked<B>(inner: &Inner, content_type: &str, request: Request<B>) -> Result<Asked, Status>
+async fn asked<B>(
+    inner: &Inner,
+    content_type: &str,
+    head: Parts,
+    body: &mut B,
+) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let path = request.uri().path().to_owned();
+    let path = head.uri.path().to_owned();
     let method = inner.schema.method(&path);
     let method = method.ok_or_else(|| Status::unknown_method("there is no such method"))?;
     if streams(&method) {
@@ -134,7 +145,6 @@ where
         )));
     }
     let reads = schema::only_reads(&method);
-    let (head, body) = request.into_parts();
     let (form, message) = match head.method {
         Method::POST => {
             let form = Form::of(content_type).ok_or_else(|| wrong_type(content_type))?;

@@ -23,9 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http_body_util::Full;
 
 use crate::proto;
@@ -107,14 +105,6 @@ fn answer(status: http::StatusCode, content_type: &'static str, body: impl Into<
     set(&mut answer, CONTENT_TYPE, content_type);
     set(&mut answer, CACHE_CONTROL, "no-store");
     set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    answer
-}
-
-/// Says which methods there are, where another one was used.
-fn allowing(mut answer: Answer, allowed: &str) -> Answer {
-    answer
-        .headers_mut()
-        .extend(HeaderValue::try_from(allowed).ok().map(|allowed| (ALLOW, allowed)));
     answer
 }
 

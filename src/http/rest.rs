@@ -5,14 +5,15 @@
 //! sentence.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_ENCODING, HeaderName};
-use http::{HeaderMap, Method, Request};
+use http::header::{ACCEPT, ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, StatusCode};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _};
 use serde_json::{Map, Value};
 
 use super::words::{self, Words};
-use super::{Answer, Call, Inner, Status, allowing, body, content_type, problem, query, schema};
+use super::{Answer, Call, Inner, Status, body, content_type, problem, query, schema};
 use crate::proto;
 
 /// What is below belongs to the routes.
@@ -67,33 +68,56 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let as_text = wants_text(request.headers());
-    let extensions = request.extensions().clone();
-    let refused = |path: &str, status: &Status| {
-        inner.calls.refused(path, &extensions, status);
-        problem::problem(status, as_text)
-    };
-    let path = request.uri().path().to_owned();
-    let matching =
-        |route: &'static Route| fields_of_path(route.path, &path).map(|fields| (route, fields));
-    let found: Vec<_> = ROUTES.iter().filter_map(matching).collect();
-    if found.is_empty() {
-        return refused(&path, &Status::unknown_method("there is no such route"));
-    }
-    let mut methods = found.iter().map(|(route, _)| route.method.as_str()).collect::<Vec<_>>();
-    let served = found.into_iter().find(|(route, _)| route.serves(request.method()));
-    let Some((route, fields)) = served else {
-        if methods.contains(&"GET") {
-            methods.push("HEAD");
+    let needs_draining = body::needs_draining(&request);
+    let (head, mut body) = request.into_parts();
+    let (path, extensions) = (head.uri.path().to_owned(), head.extensions.clone());
+    let found = find(&head.method, &path);
+    let asked_for = found.as_ref().map_or(&*path, |(route, _)| route.call).to_owned();
+    let status = match asked(inner, found, head, &mut body).await {
+        Ok(asked) => match call(inner, asked, as_text).await {
+            Ok(answer) => return answer,
+            Err(status) => status,
+        },
+        Err(status) => {
+            inner.calls.refused(&asked_for, &extensions, &status);
+            if needs_draining {
+                body::drain(&mut body).await;
+            }
+            status
         }
-        let allowed = methods.join(", ");
-        return allowing(refused(&path, &Status::wrong_method(&allowed)), &allowed);
     };
-    match asked(inner, route, fields, request).await {
-        Ok(asked) => call(inner, route, asked, as_text)
-            .await
-            .unwrap_or_else(|status| problem::problem(&status, as_text)),
-        Err(status) => refused(route.call, &status),
+    let mut answer = problem::problem(&status, as_text);
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = HeaderValue::try_from(allowed(&path)).ok();
+        answer.headers_mut().extend(allowed.map(|allowed| (ALLOW, allowed)));
     }
+    answer
+}
+
+/// The route of a request, with the fields in its path.
+fn find(method: &Method, path: &str) -> Result<(&'static Route, Fields), Status> {
+    let mut found = routes(path).peekable();
+    if found.peek().is_none() {
+        return Err(Status::unknown_method("there is no such route"));
+    }
+    let served = found.find(|(route, _)| route.serves(method));
+    let (route, fields) = served.ok_or_else(|| Status::wrong_method(&allowed(path)))?;
+    Ok((route, fields?))
+}
+
+/// The routes of a path, whatever the method, with the fields in it.
+fn routes(path: &str) -> impl Iterator<Item = (&'static Route, Result<Fields, Status>)> {
+    ROUTES.iter().filter_map(move |route| Some((route, fields_of_path(route.path, path)?)))
+}
+
+/// The methods of HTTP for a path.
+fn allowed(path: &str) -> String {
+    let methods = routes(path).map(|(route, _)| match route.method {
+        Method::GET => "GET, HEAD",
+        Method::DELETE => "DELETE",
+        _ => "POST",
+    });
+    methods.collect::<Vec<_>>().join(", ")
 }
 
 /// Fields by their names, as texts.
@@ -101,24 +125,24 @@ type Fields = Vec<(String, String)>;
 
 /// A call as it was asked for.
 struct Asked {
+    route: &'static Route,
     call: Call,
     output: MessageDescriptor,
 }
 
 async fn asked<B>(
     inner: &Inner,
-    route: &Route,
-    fields: Result<Fields, Status>,
-    request: Request<B>,
+    found: Result<(&'static Route, Fields), Status>,
+    head: Parts,
+    body: &mut B,
 ) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let mut fields = fields?;
-    fields.extend(query::pairs(request.uri().query())?);
+    let (route, mut fields) = found?;
+    fields.extend(query::pairs(head.uri.query())?);
     let method = inner.schema.method(route.call);
     let method = method.ok_or_else(|| Status::unknown_method("there is no such call"))?;
-    let (head, body) = request.into_parts();
     let body = if schema::only_reads(&method) {
         Bytes::new()
     } else {
@@ -130,11 +154,11 @@ where
     let message = message(method.input(), &fields, &body)?.encode_to_vec().into();
     let (path, came_by) = (route.call.to_owned(), proto::Transport::Http);
     let call = Call { path, head, message, timeout: None, came_by };
-    Ok(Asked { call, output: method.output() })
+    Ok(Asked { route, call, output: method.output() })
 }
 
-async fn call(inner: &Inner, route: &Route, asked: Asked, as_text: bool) -> Result<Answer, Status> {
-    let Asked { call, output } = asked;
+async fn call(inner: &Inner, asked: Asked, as_text: bool) -> Result<Answer, Status> {
+    let Asked { route, call, output } = asked;
     let message = call.message.clone();
     let answered = inner.calls.call(call).await?;
     Ok(if as_text {

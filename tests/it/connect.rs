@@ -169,6 +169,7 @@ async fn whatever_is_wrong_is_a_clear_4xx() {
         (PROTO, &very_huge, 413, "limit of 65536 bytes"),
         ("", b"{}", 415, "application/json"),
         (form, b"{}", 415, "x-www-form-urlencoded"),
+        (form, &very_huge, 415, "x-www-form-urlencoded"),
         (latin, b"{}", 415, "latin1"),
         ("content-type: application/connect+json\r\n", b"{}", 415, "connect+json"),
         (&version, b"{}", 400, "connect-protocol-version"),

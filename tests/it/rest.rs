@@ -126,7 +126,7 @@ async fn whatever_is_wrong_is_a_clear_4xx() {
         ("purchases", JSON, &very_huge, 413, None, "limit of 65536 bytes"),
         ("purchases", form, b"item_id=sword", 415, None, "x-www-form-urlencoded"),
         ("purchases", &gzip, b"{}", 415, None, "compressed"),
-        ("trades", JSON, b"{}", 404, None, "no such route"),
+        ("trades", JSON, &very_huge, 404, None, "no such route"),
         ("purchases/1", JSON, b"{}", 404, None, "no such route"),
     ] {
         let answer = ask(&server, "POST", &format!("/v1/players/alice/{path}"), head, body).await;
