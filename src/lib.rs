@@ -13,6 +13,7 @@ pub mod event_log;
 pub mod feed;
 pub mod grpc;
 pub mod history;
+pub mod http;
 pub mod players;
 pub mod proto;
 pub mod server;

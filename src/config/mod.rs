@@ -31,7 +31,7 @@ const SNAPSHOT_NAME: &str = "players.snapshot";
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Network", allow_hyphen_values = true)]
 pub struct Settings {
-    /// Where gRPC and gRPC-web are served; port 0 takes any free one
+    /// Where gRPC, gRPC-web and plain HTTP are served; port 0 takes any free one
     #[arg(long, env = "HERALD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
     pub listen: String,
 

@@ -129,7 +129,16 @@ impl Access {
 
     /// Begins a call.
     pub fn begin<B>(&self, request: &http::Request<B>) -> Call {
-        let path = request.uri().path();
+        self.begin_at(request.uri().path(), request.extensions())
+    }
+
+    /// Notes a call that has ended with a code before it began.
+    pub fn note(&self, path: &str, extensions: &http::Extensions, code: i32) {
+        let known = usize::try_from(code).ok().filter(|code| *code < CODES.len());
+        self.begin_at(path, extensions).code = known.unwrap_or(UNKNOWN);
+    }
+
+    fn begin_at(&self, path: &str, extensions: &http::Extensions) -> Call {
         let metrics = &self.metrics;
         let method = match metrics.methods.iter().position(|known| known.method == path) {
             Some(index) => Method::Known(index),
@@ -138,7 +147,7 @@ impl Access {
         Call {
             access: self.clone(),
             method,
-            peer: request.extensions().get().map(|peer: &Peer| Arc::clone(peer.text())),
+            peer: extensions.get().map(|peer: &Peer| Arc::clone(peer.text())),
             begun: Instant::now(),
             code: CANCELLED,
         }

@@ -27,8 +27,10 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
+use http_body_util::Full;
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -215,6 +217,23 @@ impl Transport {
             let unwatched = |body: Body| ServedBody::unwatched(body.into());
             Either::Right(response.map(move |response| response.map(unwatched)))
         }
+    }
+
+    /// Serves a call that came as `came_by` and was made one of gRPC, with one message. Its
+    /// extensions hold the [`Peer`].
+    pub fn serve_translated(
+        &self,
+        mut request: http::Request<Full<Bytes>>,
+        came_by: proto::Transport,
+    ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<> {
+        request::note(&mut request, came_by);
+        let call = self.0.access.begin(&request);
+        self.0.dispatch.serve(request).map(|response| call.watch(response))
+    }
+
+    /// Counts and writes down a call that was refused before it was made one of gRPC.
+    pub fn note_refused(&self, path: &str, extensions: &http::Extensions, code: i32) {
+        self.0.access.note(path, extensions, code);
     }
 }
 

@@ -54,6 +54,12 @@ const MARGIN_MOST_PART: u32 = 2;
 pub(super) fn note_transport<B>(request: &mut http::Request<B>) -> proto::Transport {
     let came_by =
         if is_plain_grpc(request) { proto::Transport::Grpc } else { proto::Transport::GrpcWeb };
+    note(request, came_by);
+    came_by
+}
+
+/// The same for a call that did not come as gRPC, and was made one.
+pub(super) fn note<B>(request: &mut http::Request<B>, came_by: proto::Transport) {
     request.extensions_mut().insert(CameBy(came_by));
     // HTTP/2 names the host outside of the headers.
     if !request.headers().contains_key(HOST)
@@ -62,7 +68,6 @@ pub(super) fn note_transport<B>(request: &mut http::Request<B>) -> proto::Transp
     {
         request.headers_mut().insert(HOST, host);
     }
-    came_by
 }
 
 /// Whether a request is gRPC over HTTP/2, which takes the short way.

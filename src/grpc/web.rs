@@ -70,7 +70,7 @@ impl CorsPolicy {
     /// Whether a page of this origin may call. A page of Herald's own origin is no
     /// exception: there are none, and a name that is made to lead here would make any page
     /// one.
-    fn allows(&self, origin: &HeaderValue) -> bool {
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
         match self {
             Self::Loopback => is_loopback(origin),
             Self::None => false,

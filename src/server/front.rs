@@ -1,12 +1,12 @@
-//! What is answered to somebody who does not speak gRPC: where to go.
+//! Who serves a request, by what it says of itself, and what is answered where nobody does.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
-use crate::grpc::ServedBody;
+use crate::grpc::{CorsPolicy, ServedBody};
 
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
@@ -18,16 +18,22 @@ This is Herald, a game event service. It speaks gRPC and gRPC-web here.
 Health and metrics are on the admin address.
 ";
 
-/// The answer to a request that is neither gRPC nor gRPC-web nor a browser's question
-/// before one; `None` for those.
-pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ServedBody>> {
-    let is_grpc = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc || request.method() == Method::OPTIONS {
-        return None;
-    }
+/// Whether a request is gRPC or gRPC-web, or a browser's question before one.
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+        || request.method() == Method::OPTIONS
+}
+
+/// The refusal of a call that a page makes which may not, as over gRPC-web.
+pub(super) fn foreign<B>(request: &Request<B>, cors: &CorsPolicy) -> Option<Response<ServedBody>> {
+    let origin = request.headers().get(ORIGIN)?;
+    let text = "pages of this origin may not call; --cors says which may\n";
+    (!cors.allows(origin)).then(|| plain(StatusCode::FORBIDDEN, text.to_owned()))
+}
+
+/// The answer to a request that nobody else serves.
+pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {
             let host = request
@@ -40,15 +46,19 @@ pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ServedBody>> {
         }
         (&Method::POST, _) => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the content type has to be application/grpc or application/grpc-web\n".to_owned(),
+            "the content type has to be application/json, or application/grpc\n".to_owned(),
         ),
         _ => (StatusCode::NOT_FOUND, "nothing is here; GET / says what there is\n".to_owned()),
     };
+    plain(status, text)
+}
+
+fn plain(status: StatusCode, text: String) -> Response<ServedBody> {
     let body = Body::new(Full::new(Bytes::from(text)));
     let mut response = Response::new(ServedBody::unwatched(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
-    Some(response)
+    response
 }

@@ -21,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use super::calls::InProcess;
 use super::{Place, StartError, front, http2};
 use crate::commands::CommandsBuilder;
 use crate::domain::AddressPolicy;
 use crate::event_log::{Appender, EventLog};
 use crate::feed::Feed;
-use crate::grpc::{self, Health, Peer, Rooms, ServedBody, Transport};
+use crate::grpc::{self, CorsPolicy, Health, Peer, Rooms, ServedBody, Transport};
+use crate::http::{Http, Schema};
 use crate::players::Players;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::{ACCESS_FLUSH_INTERVAL, AccessLog};
@@ -96,10 +98,9 @@ impl Lane {
         let (commands, settler) = setup.commands.on(appender);
         let rooms = Rooms { commands, players: setup.players, feed };
         let (access_log, tasks) = (setup.access_log, setup.tasks);
-        let addresses = setup.options.addresses;
-        let transport =
-            Transport::build(setup.options, rooms, setup.health, setup.calls, access_log.clone())
-                .map_err(|error| StartError::Reflection(error.to_string()))?;
+        let options = setup.options;
+        let door = Door::build(&options, rooms, setup.health, setup.calls, access_log.clone())?;
+        let addresses = options.addresses;
         thread::Builder::new()
             .name(format!("lane-{}", setup.number))
             .spawn(move || {
@@ -108,7 +109,7 @@ impl Lane {
                     tasks.spawn("settler", Death::Fatal, settler.run());
                     tasks.spawn("feed relay", Death::Fatal, relay.run());
                     tasks.spawn("access log", Death::Fatal, flush(access_log.clone()));
-                    serve(&tasks, transport, addresses, arriving, stopped).await;
+                    serve(&tasks, door, addresses, arriving, stopped).await;
                     tasks.stop();
                 });
                 // Whatever is left on the runtime, the deadline has given up.
@@ -155,7 +156,7 @@ async fn flush(log: AccessLog) {
 /// Takes connections until told to stop, then lets them finish.
 async fn serve(
     tasks: &Tasks,
-    transport: Transport,
+    door: Door,
     addresses: AddressPolicy,
     mut arriving: mpsc::Receiver<Arrival>,
     stopped: oneshot::Receiver<Instant>,
@@ -168,7 +169,7 @@ async fn serve(
             deadline = &mut stopped => break deadline,
             Some(arrival) = arriving.recv() => {
                 let peer = Peer::new(arrival.peer, addresses);
-                let connection = connection(arrival, peer, transport.clone(), stopping.clone());
+                let connection = connection(arrival, peer, door.clone(), stopping.clone());
                 let connection = connections.track_future(connection);
                 tasks.spawn("connection", Death::Expected, connection);
             }
@@ -223,23 +224,18 @@ async fn speaks_http2(stream: &TcpStream) -> bool {
     }
 }
 
-async fn connection(
-    arrival: Arrival,
-    whom: Peer,
-    transport: Transport,
-    stopping: CancellationToken,
-) {
+async fn connection(arrival: Arrival, whom: Peer, door: Door, stopping: CancellationToken) {
     let Arrival { stream, peer, place } = arrival;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Answers are small and each is awaited.
     let _ = stream.set_nodelay(true);
     let Ok(is_http2) = timeout(PREFACE_TIMEOUT, speaks_http2(&stream)).await else { return };
     let error = if is_http2 {
-        let service = move |request| serve_one(request, &whom, &transport);
+        let service = move |request| door.serve(request, &whom);
         http2::serve(stream, service, stopping).await.err().map(|error| error.to_string())
     } else {
         let service = service_fn(move |request: http::Request<Incoming>| {
-            serve_one(request.map(Body::new), &whom, &transport).map(Ok)
+            door.serve(request.map(Body::new), &whom).map(Ok)
         });
         serve_http1(stream, service, stopping).await.err().map(|error| error.to_string())
     };
@@ -249,20 +245,55 @@ async fn connection(
     drop(place);
 }
 
-/// Serves one request.
-fn serve_one<B>(
-    mut request: http::Request<B>,
-    whom: &Peer,
-    transport: &Transport,
-) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-{
-    request.extensions_mut().insert(whom.clone());
-    match front::answer(&request) {
-        Some(answer) => Either::Left(ready(answer)),
-        None => Either::Right(transport.serve(request)),
+/// What requests are served by. Cheap to clone.
+#[derive(Clone)]
+struct Door {
+    transport: Transport,
+    http: Http,
+    cors: Arc<CorsPolicy>,
+}
+
+impl Door {
+    fn build(
+        options: &Arc<grpc::Options>,
+        rooms: Rooms,
+        health: Health,
+        metrics: Arc<grpc::Metrics>,
+        access_log: AccessLog,
+    ) -> Result<Self, StartError> {
+        let transport = Transport::build(Arc::clone(options), rooms, health, metrics, access_log)
+            .map_err(|error| StartError::Reflection(error.to_string()))?;
+        let others = [tonic_types::pb::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        let schema = Schema::build(&others).map_err(StartError::Reflection)?;
+        let http = Http::new(schema, InProcess(transport.clone()), options.max_message_bytes);
+        Ok(Self { transport, http, cors: Arc::new(options.cors.clone()) })
+    }
+
+    /// Serves one request.
+    fn serve<B>(
+        &self,
+        mut request: http::Request<B>,
+        whom: &Peer,
+    ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        request.extensions_mut().insert(whom.clone());
+        if front::is_grpc(&request) {
+            return Either::Left(self.transport.serve(request));
+        }
+        Either::Right(if !self.http.takes(&request) {
+            Either::Left(ready(front::answer(&request)))
+        } else if let Some(refusal) = front::foreign(&request, &self.cors) {
+            Either::Left(ready(refusal))
+        } else {
+            let answer = self.http.serve(request);
+            Either::Right(
+                answer
+                    .map(|answer| answer.map(|body| ServedBody::unwatched(Body::new(body).into()))),
+            )
+        })
     }
 }
 

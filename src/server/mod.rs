@@ -11,6 +11,7 @@
 //! the wake-ups that a shared runtime would need.
 
 mod admin;
+mod calls;
 mod catalog;
 mod front;
 mod http2;

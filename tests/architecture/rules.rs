@@ -23,7 +23,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rdkafka*", &["event_log/kafka", "cli/bench"]),
     ("rusqlite", &["event_log/local"]),
     ("tonic*", &["grpc", "client", "server", "cli/bench"]),
-    ("axum*", &["http", "server"]),
+    ("axum*", &["server"]),
 ];
 
 /// What reads a clock or does I/O, which the domain does not.

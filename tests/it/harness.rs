@@ -189,6 +189,48 @@ pub async fn get(address: SocketAddr, path: &str) -> (String, String) {
     (head, String::from_utf8(body).unwrap())
 }
 
+/// What is answered to [`ask`]; the headers in lower case.
+pub struct Answer {
+    pub status: http::StatusCode,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The stable reason in Connect's error.
+    pub fn reason(&self) -> String {
+        self.detail("google.rpc.ErrorInfo")["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// A readable detail of Connect's error.
+    pub fn detail(&self, name: &str) -> serde_json::Value {
+        let json = self.json();
+        let details = json["details"].as_array().unwrap();
+        let detail = details.iter().find(|detail| detail["type"] == name);
+        detail.unwrap_or_else(|| panic!("no {name} in {json}"))["debug"].clone()
+    }
+}
+
+/// A request of plain HTTP with a body; `head` holds whole header lines.
+pub async fn ask(server: &TestServer, method: &str, path: &str, head: &str, body: &[u8]) -> Answer {
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{head}\
+         content-length: {}\r\n\r\n",
+        server.address,
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    let (head, body) = http(server.address, &request).await;
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_ascii_lowercase(), body }
+}
+
 /// The binary under test.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_herald"))

@@ -5,12 +5,14 @@
 mod actions;
 mod catalog;
 mod configuration;
+mod connect;
 mod doctor;
 mod feed;
 mod harness;
 mod hostile;
 mod players;
 mod process;
+mod rest;
 mod tail;
 mod web;
 mod writes;

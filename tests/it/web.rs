@@ -44,7 +44,7 @@ fn unchunk(head: &str, body: Vec<u8>) -> Vec<u8> {
 
 const PURCHASE: &str = "GameService/PurchaseItem";
 
-async fn grpc_web(
+pub async fn grpc_web(
     server: &TestServer,
     method: &str,
     request: &impl prost::Message,

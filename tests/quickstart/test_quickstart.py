@@ -20,7 +20,13 @@ from readme import DEFAULT_LISTEN, README, block_of, statements_of
 # The whole block.
 SECONDS = 120
 
-BLOCKS = ["## Quick start", "### Trying again", "### What players have", "## What players can do"]
+BLOCKS = [
+    "## Quick start",
+    "### Plain HTTP",
+    "### Trying again",
+    "### What players have",
+    "## What players can do",
+]
 
 ASSIGNMENT = re.compile(r"\w+=\$\(")
 
@@ -64,7 +70,7 @@ def test_a_block_does_what_it_says(tmp_path, heading):
         environment["HERALD_SERVER"] = server.url
         here = [(text.replace(DEFAULT_LISTEN, server.address), says) for text, says in statements]
         for text, _ in statements:
-            assert ("grpcurl" in text) == (DEFAULT_LISTEN in text), "not the default address"
+            assert ("curl" in text) == (DEFAULT_LISTEN in text), "not the default address"
         check(here, run(here, tmp_path, environment))
 
 

@@ -1,0 +1,152 @@
+//! From a status to HTTP: the only place that knows HTTP's codes.
+
+use http::StatusCode;
+use http::header::{HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+use serde_json::json;
+
+use super::status::{BadRequest, ErrorInfo, FieldViolation, RetryInfo, type_name};
+use super::{Answer, Schema, Status, answer};
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Connect's names of gRPC's codes, by number, each with its code of HTTP.
+/// Source: <https://connectrpc.com/docs/protocol/#error-codes>.
+const CODES: [(&str, u16); 17] = [
+    ("unknown", 500),
+    ("canceled", 499),
+    ("unknown", 500),
+    ("invalid_argument", 400),
+    ("deadline_exceeded", 504),
+    ("not_found", 404),
+    ("already_exists", 409),
+    ("permission_denied", 403),
+    ("resource_exhausted", 429),
+    ("failed_precondition", 400),
+    ("aborted", 409),
+    ("out_of_range", 400),
+    ("unimplemented", 501),
+    ("internal", 500),
+    ("unavailable", 503),
+    ("data_loss", 500),
+    ("unauthenticated", 401),
+];
+
+/// Reasons for which HTTP has a code of its own. Programs that know only HTTP would come again
+/// with what can never succeed, or hold the server to be broken.
+const OWN_CODES: [(&str, StatusCode); 5] = [
+    ("MESSAGE_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+    ("METHOD_UNKNOWN", StatusCode::NOT_FOUND),
+    ("HTTP_METHOD_UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
+    ("CONTENT_TYPE_UNSUPPORTED", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ("COMPRESSION_UNSUPPORTED", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+];
+
+fn of_number(code: i32) -> (&'static str, u16) {
+    let known = usize::try_from(code).ok().and_then(|code| CODES.get(code));
+    known.copied().unwrap_or(CODES[0])
+}
+
+/// HTTP's code for a failed call.
+fn http_code(status: &Status) -> StatusCode {
+    let reason = status.reason();
+    let own = OWN_CODES.iter().find(|(name, _)| *name == reason);
+    own.map_or_else(
+        || StatusCode::from_u16(of_number(status.code).1).unwrap_or_default(),
+        |(_, code)| *code,
+    )
+}
+
+/// The answer to a call that has succeeded.
+pub(super) fn success(content_type: &'static str, body: impl Into<bytes::Bytes>) -> Answer {
+    answer(StatusCode::OK, content_type, body)
+}
+
+/// What Connect's clients read of a failed call.
+/// Source: <https://connectrpc.com/docs/protocol/#error-end-stream>.
+pub(super) fn connect_error(schema: &Schema, status: &Status) -> serde_json::Value {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD_NO_PAD;
+    let details: Vec<_> = status
+        .details
+        .iter()
+        .map(|detail| {
+            json!({
+                "type": type_name(detail),
+                "value": base64.encode(&detail.value),
+                "debug": schema.detail(detail),
+            })
+        })
+        .collect();
+    json!({
+        "code": of_number(status.code).0,
+        "message": status.message,
+        "details": details,
+    })
+}
+
+/// A failed call, to a client of Connect.
+pub(super) fn connect(schema: &Schema, status: &Status) -> Answer {
+    let body = connect_error(schema, status).to_string();
+    with_retry(answer(http_code(status), JSON, body), status)
+}
+
+/// A failed call in JSON, by RFC 9457. Members beyond it: `code` and `reason` as over gRPC,
+/// and what the reason brings along.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<FieldViolation>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// A failed call, as JSON or as one sentence.
+pub(super) fn problem(status: &Status, as_text: bool) -> Answer {
+    let code = http_code(status);
+    if as_text {
+        return with_retry(answer(code, TEXT, sentence(&status.message)), status);
+    }
+    let info = status.detail::<ErrorInfo>().unwrap_or_default();
+    let problem = Problem {
+        title: code.canonical_reason().unwrap_or("Client Closed Request"),
+        status: code.as_u16(),
+        detail: status.message.clone(),
+        code: of_number(status.code).0,
+        reason: info.reason,
+        violations: status.detail().map_or_else(Vec::new, |bad: BadRequest| bad.field_violations),
+        metadata: info.metadata,
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    with_retry(answer(code, PROBLEM, body), status)
+}
+
+/// What a call says that has succeeded, as one sentence.
+pub(super) fn text(said: &str) -> Answer {
+    answer(StatusCode::OK, TEXT, sentence(said))
+}
+
+/// A line of text; what was sent and is repeated in it stays in one line.
+fn sentence(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).chain(['\n']).collect()
+}
+
+/// Says after how many seconds it is worth trying again, where the status knows.
+fn with_retry(mut answer: Answer, status: &Status) -> Answer {
+    let delay = status.detail::<RetryInfo>().and_then(|info| info.retry_delay);
+    if let Some(delay) = delay {
+        let seconds = delay.seconds.saturating_add(i64::from(delay.nanos > 0));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer
+}

@@ -1,0 +1,63 @@
+"""A client of somebody else's speaks the Connect protocol: buf curl."""
+
+import json
+import subprocess
+
+import pytest
+
+import running
+
+# With npm's answer, when buf is not there yet.
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running.Server(tmp_path_factory.mktemp("data")) as server:
+        running.wait_until(server.is_ready, running.START_SECONDS, "ready")
+        yield server
+
+
+def call(server, method, request, *flags):
+    """Code and outputs of a call; what is refused is told on stderr."""
+    command = '. scripts/lib.sh && ensure_buf >&2 && exec "$buf" curl --schema proto "$@"'
+    url = f"{server.url}/game.v1.{method}"
+    arguments = ["--protocol", "connect", *flags, "--data", json.dumps(request), url]
+    return subprocess.run(
+        ["bash", "-c", command, "bash", *arguments],
+        cwd=running.REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+@pytest.mark.parametrize("flags", [[], ["--http2-prior-knowledge"]], ids=["http1", "http2"])
+def test_buf_curl_buys_and_reads_it(server, flags):
+    sword = {"playerId": "alice", "itemId": "sword"}
+    done = call(server, "GameService/PurchaseItem", sword, *flags)
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)["receipt"]
+    asked = {"playerId": "alice", "atLeastCursor": receipt["cursor"]}
+    done = call(server, "GameService/GetPlayer", asked, *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["player"]["inventory"][0]["itemId"] == "sword"
+
+
+def test_buf_curl_reads_why_it_is_refused(server):
+    done = call(server, "GameService/PurchaseItem", {"playerId": "alice"})
+    assert done.returncode != 0
+    said = json.loads(done.stderr)
+    assert said["code"] == "invalid_argument"
+    details = {detail["type"]: detail["debug"] for detail in said["details"]}
+    assert details["google.rpc.ErrorInfo"]["reason"] == "VALIDATION_FAILED"
+    fields = [it["field"] for it in details["google.rpc.BadRequest"]["fieldViolations"]]
+    assert fields == ["item_id"]
+
+
+def test_buf_curl_is_told_that_streams_are_elsewhere(server):
+    done = call(server, "EventFeedService/StreamEvents", {})
+    assert done.returncode != 0
+    said = json.loads(done.stderr)
+    assert said["code"] == "unimplemented" and "gRPC" in said["message"]
