@@ -7,7 +7,7 @@ use http::header::EXPECT;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::Status;
+use super::{Status, content_type};
 
 /// How long a body may keep the server waiting, as in gRPC: what has come of it is kept in
 /// memory meanwhile.
@@ -48,11 +48,13 @@ where
     Ok(whole.freeze())
 }
 
-/// Whether what is left of a body has to be drained before a refusal: with HTTP/1.1, who still
-/// writes when the connection is closed may never read why. Who waits to be told to go on has
-/// not begun.
+/// Whether what is left of a body has to be drained before a refusal: who still writes when the
+/// connection or the stream is closed may never read why. Not for who waits to be told to go
+/// on, nor for Connect's streams over HTTP/2, whose clients may wait for an answer first.
 pub(super) fn needs_draining<B>(request: &http::Request<B>) -> bool {
-    request.version() < http::Version::HTTP_2 && !request.headers().contains_key(EXPECT)
+    let streams = request.version() == http::Version::HTTP_2
+        && content_type(request.headers()).starts_with("application/connect+");
+    !streams && !request.headers().contains_key(EXPECT)
 }
 
 /// Reads what is left of a body and throws it away, within bounds.

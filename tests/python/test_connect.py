@@ -1,4 +1,4 @@
-"""A client of somebody else's speaks the Connect protocol: buf curl."""
+"""Clients of somebody else's speak plain HTTP: buf curl the Connect protocol, and curl."""
 
 import json
 import subprocess
@@ -61,3 +61,20 @@ def test_buf_curl_is_told_that_streams_are_elsewhere(server):
     assert done.returncode != 0
     said = json.loads(done.stderr)
     assert said["code"] == "unimplemented" and "gRPC" in said["message"]
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+@pytest.mark.parametrize("path", ["v1/players/alice/guild", "game.v1.GameService/JoinGuild"])
+def test_who_still_writes_reads_why_it_is_refused(server, tmp_path, version, path):
+    large = tmp_path / "large"
+    large.write_bytes(b" " * 9_000_000)
+    # Without being told to go on, all of it is sent at once.
+    headers = ["-H", "content-type: application/json", "-H", "expect:"]
+    done = subprocess.run(
+        ["curl", "-sS", version, *headers, "--data-binary", f"@{large}", f"{server.url}/{path}"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "over the limit of 65536 bytes" in done.stdout
