@@ -1,4 +1,4 @@
-//! What is answered to somebody who does not speak gRPC: where to go.
+//! What is answered to somebody who does not speak gRPC: the page, or where to go.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -6,6 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
+use super::page;
 use crate::grpc::ServedBody;
 
 const PAGE: &str = "\
@@ -27,6 +28,9 @@ pub(super) fn answer<B>(request: &Request<B>) -> Option<Response<ServedBody>> {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if is_grpc || request.method() == Method::OPTIONS {
         return None;
+    }
+    if let Some(page) = page::answer(request) {
+        return Some(page);
     }
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {

@@ -1,0 +1,44 @@
+import type { DeliveredEvent } from "./gen/game_pb";
+
+/** How many rows are kept: some megabytes, and more than anybody scrolls through. */
+export const MAX_ROWS = 10_000;
+
+/** What one row shows: an event, or a note among the events. */
+export type Row =
+  | { kind: "event"; delivered: DeliveredEvent }
+  | { kind: "note"; text: string; time: number };
+
+/** The newest rows. Each has a number; numbers have no holes and only grow. */
+export class Ring {
+  readonly #rows: (Row | undefined)[] = new Array<Row | undefined>(MAX_ROWS);
+  /** The number of the oldest row. */
+  oldest = 0;
+  /** The number that the next row gets. */
+  next = 0;
+
+  push(row: Row): void {
+    this.#rows[this.next % MAX_ROWS] = row;
+    this.next += 1;
+    this.oldest = Math.max(this.oldest, this.next - MAX_ROWS);
+  }
+
+  get(number: number): Row | undefined {
+    return number >= this.oldest && number < this.next ? this.#rows[number % MAX_ROWS] : undefined;
+  }
+
+  /** Drops the rows that are not wanted; those that stay get the newest numbers. */
+  retain(wanted: (row: Row) => boolean): void {
+    let kept = this.next;
+    for (let number = this.next - 1; number >= this.oldest; number -= 1) {
+      const row = this.#rows[number % MAX_ROWS];
+      if (row && wanted(row)) {
+        kept -= 1;
+        this.#rows[kept % MAX_ROWS] = row;
+      }
+    }
+    for (let number = this.oldest; number < kept; number += 1) {
+      this.#rows[number % MAX_ROWS] = undefined;
+    }
+    this.oldest = kept;
+  }
+}
