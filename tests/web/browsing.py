@@ -162,3 +162,8 @@ class Game:
     def joined(self, player, guild):
         request = self._pb.JoinGuildRequest(player_id=player, guild_id=guild)
         return self._stub.game.JoinGuild(request, timeout=stub.DEADLINE).receipt.event_id
+
+    def first_offset(self):
+        """The offset of the oldest event there is."""
+        feed = self._stub.feed.GetFeed(self._pb.GetFeedRequest(), timeout=stub.DEADLINE)
+        return feed.partitions[0].start_offset

@@ -1,5 +1,8 @@
 """A browser, and the page of a server in it."""
 
+import os
+import uuid
+
 import pytest
 
 import stub
@@ -18,6 +21,20 @@ def browser():
 
 
 @pytest.fixture
-def log(tmp_path):
+def folder(tmp_path):
     """A folder for an embedded log."""
     return tmp_path / "log"
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def log(request, folder):
+    """Where the events are: a new embedded log, and a new topic of the Kafka of the tests."""
+    if request.param == "embedded":
+        return folder
+    brokers = os.environ.get("TEST_KAFKA_BROKERS")
+    if brokers:
+        return ["--kafka-brokers", brokers, "--topic", f"page-{uuid.uuid4()}"]
+    how = "there is no Kafka to test with; see CONTRIBUTING.md"
+    if os.environ.get("REQUIRE_KAFKA") == "1":
+        pytest.fail(how, pytrace=False)
+    pytest.skip(how)

@@ -52,6 +52,8 @@ export class Feed {
     case: undefined,
   };
   #filter: Filter = { types: [], player: "", guild: "" };
+  /** Where it began; empty before the first message. */
+  #origin = "";
   /** Behind all that was given to the reader; empty before the first message. */
   #cursor = "";
   #reading = new AbortController();
@@ -62,18 +64,20 @@ export class Feed {
 
   /** Begins anew. */
   begin(start: Start, filter: Filter): void {
-    this.#cursor = "";
+    this.#origin = this.#cursor = "";
     this.#start =
       start === "now"
         ? { case: "startPosition", value: StartPosition.LATEST }
         : start === "all"
           ? { case: "startPosition", value: StartPosition.EARLIEST }
           : { case: "startTime", value: timestampFromMs(Date.now() - start.agoMs) };
-    this.filter(filter);
+    this.#filter = filter;
+    this.resume();
   }
 
-  /** Goes on from where it is, with another filter. */
+  /** Reads with another filter what it has read, from where it began, and goes on. */
   filter(filter: Filter): void {
+    this.#cursor = this.#origin;
     this.#filter = filter;
     this.resume();
   }
@@ -171,6 +175,7 @@ export class Feed {
     switch (response.case) {
       case "opened":
         this.#reader.state({ name: "catching up", why: "" });
+        this.#origin ||= message.cursor;
         break;
       case "batch":
         backoff.reset();

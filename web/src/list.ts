@@ -47,10 +47,6 @@ class Line {
     this.#player.textContent = event.playerId;
     this.#words.textContent = words(event);
   }
-
-  forget(): void {
-    this.#number = -1;
-  }
 }
 
 export class List {
@@ -96,10 +92,9 @@ export class List {
     });
   }
 
-  /** The rows have other numbers now. */
-  renumbered(): void {
+  /** Goes back to the newest row. */
+  rewind(): void {
     this.#active = undefined;
-    for (const line of this.#lines) line.forget();
     this.#follow();
   }
 

@@ -6,9 +6,8 @@ import { element } from "./dom";
 import { Feed, type Filter, type Start, type State } from "./feed";
 import { List } from "./list";
 import { start as startPanel } from "./panel";
-import { Ring, type Row } from "./ring";
+import { Ring } from "./ring";
 import { Stats, tickedTypes, tickTypes } from "./stats";
-import { guildOf } from "./words";
 
 const MINUTE_MS = 60_000;
 
@@ -77,38 +76,18 @@ function filter(): Filter {
   return { types: tickedTypes(), player: player.value, guild: guild.value };
 }
 
-/** Whether a row stays when the filter has changed: events as the server would choose them. */
-function passes(row: Row, { types, player, guild }: Filter): boolean {
-  if (row.kind === "note") return true;
-  const event = row.delivered.event!;
-  return (
-    (types.length === 0 || types.includes(event.eventType)) &&
-    (!player || event.playerId === player) &&
-    (!guild || guildOf(event) === guild)
-  );
-}
-
-/** Reads on with the filter of the form, or anew where the start has changed too. */
+/** Shows what the form asks for, from the same beginning if only the filter has changed. */
 function apply(): void {
   const now = { since: since.value, filter: JSON.stringify(filter()) };
-  if (now.since !== applied.since) {
-    applied = now;
-    begin();
-  } else if (now.filter !== applied.filter || state === "stopped") {
-    applied = now;
-    ring.retain((row) => passes(row, filter()));
-    list.renumbered();
-    feed.filter(filter());
-  }
+  const narrowed = now.since === applied.since && now.filter !== applied.filter;
+  applied = now;
+  ring.clear();
+  list.rewind();
+  stats.reset();
+  if (narrowed) feed.filter(filter());
+  else feed.begin(STARTS[since.value] ?? "now", filter());
   remember();
   changed();
-}
-
-function begin(): void {
-  ring.retain(() => false);
-  list.renumbered();
-  stats.reset();
-  feed.begin(STARTS[since.value] ?? "now", filter());
 }
 
 /** Keeps the form in the address, so that it can be passed on. */
@@ -131,7 +110,7 @@ function recall(): void {
 }
 
 pause.addEventListener("click", () => (state === "paused" ? feed.resume() : feed.pause()));
-again.addEventListener("click", begin);
+again.addEventListener("click", apply);
 element("filter", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   apply();

@@ -26,19 +26,9 @@ export class Ring {
     return number >= this.oldest && number < this.next ? this.#rows[number % MAX_ROWS] : undefined;
   }
 
-  /** Drops the rows that are not wanted; those that stay get the newest numbers. */
-  retain(wanted: (row: Row) => boolean): void {
-    let kept = this.next;
-    for (let number = this.next - 1; number >= this.oldest; number -= 1) {
-      const row = this.#rows[number % MAX_ROWS];
-      if (row && wanted(row)) {
-        kept -= 1;
-        this.#rows[kept % MAX_ROWS] = row;
-      }
-    }
-    for (let number = this.oldest; number < kept; number += 1) {
-      this.#rows[number % MAX_ROWS] = undefined;
-    }
-    this.oldest = kept;
+  /** Drops all rows. */
+  clear(): void {
+    this.#rows.fill(undefined);
+    this.oldest = this.next;
   }
 }

@@ -49,13 +49,6 @@ export function words({ payload }: GameEvent): string {
   }
 }
 
-/** The guild that an event names; undefined when it names none. */
-export function guildOf({ payload }: GameEvent): string | undefined {
-  return payload.case === "guildJoined" || payload.case === "guildLeft"
-    ? payload.value.guildId
-    : undefined;
-}
-
 const CLOCK = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit",
   minute: "2-digit",
