@@ -122,6 +122,12 @@ class Page:
         """What all rows show, the newest first."""
         return self.page.evaluate(ALL_ROWS)
 
+    def heap_bytes(self):
+        """What its objects take, once those that nobody needs are gone."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("HeapProfiler.collectGarbage")
+        return session.send("Runtime.getHeapUsage")["usedSize"]
+
     def filter(self, **fields):
         """Fills in the form of the filter and applies it."""
         for name, value in fields.items():

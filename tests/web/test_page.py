@@ -45,7 +45,7 @@ def test_an_event_sent_by_grpcurl_shows(browser, log):
         row = page.locator(f'[data-event="{answer["receipt"]["eventId"]}"]')
         expect(row).to_contain_text("alice")
         expect(row).to_contain_text("bought 2 sword for 200 gold")
-        expect(page.locator('li[data-type="item_purchased"] output')).to_have_text("1")
+        expect(page.locator('li[data-type="item_purchased"] b')).to_have_text("1")
 
 
 def test_a_pause_loses_nothing(browser, modules, log):
@@ -206,7 +206,7 @@ def test_an_invalid_purchase_shows_what_is_wrong(browser, folder):
         expect(player).to_have_attribute("aria-invalid", "true")
         expect(player).to_be_focused()
         # The refusal is an event too.
-        expect(page.locator('li[data-type="request_rejected"] output')).to_have_text("1")
+        expect(page.locator('li[data-type="request_rejected"] b')).to_have_text("1")
         player.fill("alice")
         page.get_by_role("button", name="Join").click()
         expect(page.locator("#guild_id-error")).not_to_be_empty()

@@ -126,7 +126,8 @@ async function act(
       const [proof, words] = await call(requestId);
       unsettled = undefined;
       showReceipt(proof, words);
-      return await show(proof.cursor);
+      await show(proof.cursor);
+      return owned.scrollIntoView({ block: "nearest" });
     } catch (reason) {
       const failed = failure(reason);
       if (!failed.retryable) {

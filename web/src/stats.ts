@@ -1,4 +1,5 @@
-// How many events have come: in all, by type, and a second.
+// How many events have come: in all, by type, and a second. No <output>: what changes all the
+// time is not to be read aloud all the time.
 
 import { element, made } from "./dom";
 import type { DeliveredEvent } from "./gen/game_pb";
@@ -7,14 +8,14 @@ import { EVENT_TYPES, typeName } from "./words";
 /** How far back the sparkline reaches. */
 const SECONDS = 60;
 
-const total = element("total", HTMLOutputElement);
-const rate = element("rate", HTMLOutputElement);
+const total = element("total", HTMLElement);
+const rate = element("rate", HTMLElement);
 const sparkline = element("sparkline", SVGSVGElement);
 const line = sparkline.querySelector("polyline")!;
 const types = element("types", HTMLUListElement);
 
 /** The box and the number beside each type. */
-const entries = new Map<string, { box: HTMLInputElement; output: HTMLOutputElement }>();
+const entries = new Map<string, { box: HTMLInputElement; count: HTMLElement }>();
 
 export class Stats {
   readonly #counts = new Map<string, number>();
@@ -57,9 +58,9 @@ export class Stats {
       this.#frame = 0;
       total.textContent = String(this.#total);
       for (const type of this.#counts.keys()) if (!entries.has(type)) addType(type);
-      for (const [type, { output }] of entries) {
-        const count = String(this.#counts.get(type) ?? 0);
-        if (output.textContent !== count) output.textContent = count;
+      for (const [type, { count }] of entries) {
+        const text = String(this.#counts.get(type) ?? 0);
+        if (count.textContent !== text) count.textContent = text;
       }
     });
   }
@@ -94,11 +95,11 @@ function addType(type: string): void {
   const box = made("input");
   box.type = "checkbox";
   box.value = type;
-  const output = made("output", "0");
+  const count = made("b", "0");
   const name = made("span", typeName(type), "type");
   item.dataset["type"] = type;
-  label.append(box, name, output);
+  label.append(box, name, count);
   item.append(label);
   types.append(item);
-  entries.set(type, { box, output });
+  entries.set(type, { box, count });
 }
