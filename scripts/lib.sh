@@ -158,7 +158,11 @@ ensure_buf() {
 # Sets $web_packages to a folder with the node_modules that web/package-lock.json names.
 ensure_web_packages() {
     need npm "nodejs and npm"
-    local key
+    local key old="const [a, b] = process.versions.node.split('.').map(Number);
+        process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 1 : 0)"
+    if node -e "$old"; then
+        die "node $(node --version) is too old for web/; install 20.19, or 22.12 or newer"
+    fi
     key=$( (node --version && cat "$repo/web/package-lock.json") | cksum | cut -d' ' -f1)
     install_once "$tools/web-$key" install_web_packages
     web_packages="$tools/web-$key"
