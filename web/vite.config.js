@@ -10,6 +10,7 @@ export default defineConfig({
     reportCompressedSize: false,
     rolldownOptions: {
       output: {
+        postBanner: "/*! licences: /assets/licences.txt */",
         entryFileNames: "assets/page.js",
         assetFileNames: "assets/page[extname]",
       },

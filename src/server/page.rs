@@ -59,12 +59,13 @@ macro_rules! file {
     };
 }
 
-static FILES: LazyLock<[File; 4]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 5]> = LazyLock::new(|| {
     [
         file!("/", "index.html", "text/html; charset=utf-8"),
         file!("/assets/page.js", "assets/page.js", "text/javascript; charset=utf-8"),
         file!("/assets/page.css", "assets/page.css", "text/css; charset=utf-8"),
         file!("/assets/icon.svg", "assets/icon.svg", "image/svg+xml"),
+        file!("/assets/licences.txt", "assets/licences.txt", "text/plain; charset=utf-8"),
     ]
 });
 

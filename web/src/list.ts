@@ -122,6 +122,8 @@ export class List {
   }
 
   #draw(): void {
+    // Not measured yet; that has it drawn.
+    if (this.#rowHeight === 0) return;
     const top = this.#top();
     const count = top - this.#ring.oldest + 1;
     const height = this.#rowHeight;
