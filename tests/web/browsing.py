@@ -30,13 +30,15 @@ document.addEventListener("securitypolicyviolation", (e) =>
   violations.push(`${e.effectiveDirective} ${e.blockedURI}`));
 """
 
+# By then what was to be done is done.
+DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 # All rows from the newest to the oldest, by their number: the id of the event, or the note.
 # Only what can be seen is in the document, so that it has to be scrolled through.
 ALL_ROWS = """
 async () => {
   const list = document.querySelector("#list");
-  const drawn = () => new Promise((resolve) =>
-    requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  const drawn = () => DRAWN;
   const rows = new Map();
   list.scrollTop = 0;
   for (;;) {
@@ -52,7 +54,7 @@ async () => {
   await drawn();
   return [...rows].sort(([a], [b]) => b - a).map(([, shown]) => shown);
 }
-"""
+""".replace("DRAWN", DRAWN)
 
 
 def chromium():

@@ -6,10 +6,11 @@ import re
 import subprocess
 import urllib.request
 
+import pytest
 from playwright.sync_api import expect
 
 import running
-from browsing import Game
+from browsing import DRAWN, Game
 
 
 def grpcurl(address, method, request):
@@ -291,6 +292,22 @@ def test_what_a_player_is_called_stays_text(browser, modules, folder):
             expect(page.locator(".row .player")).to_have_text(name)
             page.locator(".row").click()
             expect(page.locator("#detail-text")).to_contain_text(name)
+
+
+@pytest.mark.parametrize(
+    "breach",
+    [
+        "document.body.setAttribute('style', 'color: red')",
+        "document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/x.png' }))",
+        "setTimeout(() => { throw new Error('breach') })",
+    ],
+)
+def test_what_the_page_must_not_do_is_noticed(browser, folder, breach):
+    with running.Server(folder) as server, pytest.raises(AssertionError):
+        with browser.page(server.url) as page:
+            page.is_in("live")
+            page.evaluate(breach)
+            page.evaluate(DRAWN)
 
 
 def test_a_narrow_page_does_not_scroll_sideways(browser, modules, folder):
