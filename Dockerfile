@@ -9,6 +9,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
+COPY web/dist web/dist
 # The caches stay on the building machine: dependencies are fetched and built again
 # only when they change. What is kept has to be copied out of them.
 RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \

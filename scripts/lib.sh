@@ -91,11 +91,15 @@ XML
         dependency:copy-dependencies -DoutputDirectory="$1/jars"
 }
 
-# Debian's kcat and what it needs and is not there yet, unpacked beside the system: no
-# root needed. The wrapper finds the libraries from where it is itself.
-install_kcat() (
-    cd "$1" || exit
-    missing() { apt-get install --simulate --no-install-recommends kcat | awk '/^Inst/ { print $2 }'; }
+# install_debian PACKAGE COMMAND FOLDER: Debian's package and what it needs and is not there
+# yet, unpacked beside the system: no root needed. The wrapper finds the libraries from where
+# it is itself; COMMAND is below /usr.
+install_debian() (
+    local package=$1 command=$2 file
+    cd "$3" || exit
+    missing() {
+        apt-get install --simulate --no-install-recommends "$package" | awk '/^Inst/ { print $2 }'
+    }
     fetch() {
         local packages
         packages=$(missing) && [ -n "$packages" ] || return 1
@@ -104,21 +108,36 @@ install_kcat() (
     }
     # Old lists name packages that are gone; new ones need root.
     fetch || { apt-get update && fetch; } || {
-        echo "cannot fetch Debian's kcat; install kcat"
+        echo "cannot fetch Debian's $package; install $package"
         exit 1
     }
-    for package in ./*.deb; do
-        dpkg -x "$package" root || exit
+    for file in ./*.deb; do
+        dpkg -x "$file" root || exit
     done
+    rm ./*.deb
     mkdir bin
-    cat >bin/kcat <<'SH'
+    cat >"bin/$package" <<SH
 #!/bin/sh
-root=$(dirname "$0")/../root
-LD_LIBRARY_PATH=$(echo "$root"/usr/lib/*-linux-*) exec "$root/usr/bin/kcat" "$@"
+root=\$(dirname "\$0")/../root
+libraries=\$(echo "\$root"/usr/lib/*-linux-*)
+LD_LIBRARY_PATH=\$libraries:\$libraries/pulseaudio exec "\$root/usr/$command" "\$@"
 SH
-    chmod +x bin/kcat
-    bin/kcat -V
+    chmod +x "bin/$package"
 )
+
+install_kcat() {
+    install_debian kcat bin/kcat "$1" && "$1/bin/kcat" -V
+}
+
+# What its own wrapper would do is for desktops.
+install_chromium() {
+    install_debian chromium lib/chromium/chromium "$1" && "$1/bin/chromium" --version
+}
+
+install_web_packages() {
+    cp "$repo/web/package.json" "$repo/web/package-lock.json" "$1" &&
+        npm ci --no-audit --no-fund --ignore-scripts --cache "$cache/npm" --prefix "$1"
+}
 
 install_compose() {
     local module=github.com/docker/compose/v2
@@ -134,6 +153,19 @@ ensure_buf() {
     need npm "nodejs and npm"
     install_once "$tools/buf-$buf_version" install_buf
     buf="$tools/buf-$buf_version/node_modules/.bin/buf"
+}
+
+# Sets $web_packages to a folder with the node_modules that web/package-lock.json names.
+ensure_web_packages() {
+    need npm "nodejs and npm"
+    local key old="const [a, b] = process.versions.node.split('.').map(Number);
+        process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 1 : 0)"
+    if node -e "$old"; then
+        die "node $(node --version) is too old for web/; install 20.19, or 22.12 or newer"
+    fi
+    key=$( (node --version && cat "$repo/web/package-lock.json") | cksum | cut -d' ' -f1)
+    install_once "$tools/web-$key" install_web_packages
+    web_packages="$tools/web-$key"
 }
 
 # Puts grpcurl on the PATH.
@@ -166,6 +198,17 @@ ensure_kcat() {
     command -v apt-get >/dev/null || need kcat kcat
     install_once "$tools/kcat" install_kcat
     export PATH="$tools/kcat/bin:$PATH"
+}
+
+# Sets and exports $CHROMIUM to a Chromium: the machine's own, or else Debian's.
+ensure_chromium() {
+    if CHROMIUM=$(command -v chromium); then
+        export CHROMIUM
+        return
+    fi
+    command -v apt-get >/dev/null || need chromium chromium
+    install_once "$tools/chromium" install_chromium
+    export CHROMIUM="$tools/chromium/bin/chromium"
 }
 
 # Sets and exports $COMPOSE to the command of Docker Compose, version 2 or later: the

@@ -1,4 +1,5 @@
-//! Who serves a request, by what it says of itself, and what is answered where nobody does.
+//! Who serves a request, by what it says of itself, and what is answered where nobody does:
+//! the page, or where to go.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ORIGIN};
@@ -6,6 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
+use super::page;
 use crate::grpc::{CorsPolicy, ServedBody};
 
 const PAGE: &str = "\
@@ -34,6 +36,9 @@ pub(super) fn foreign<B>(request: &Request<B>, cors: &CorsPolicy) -> Option<Resp
 
 /// The answer to a request that nobody else serves.
 pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
+    if let Some(page) = page::answer(request) {
+        return page;
+    }
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {
             let host = request

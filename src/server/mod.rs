@@ -16,6 +16,7 @@ mod catalog;
 mod front;
 mod http2;
 mod lane;
+mod page;
 mod projection;
 
 use std::io;
