@@ -5,7 +5,7 @@ use std::future::ready;
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use http::header::{HeaderName, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
@@ -67,22 +67,24 @@ impl CorsPolicy {
         }
     }
 
-    /// Whether a page of this origin may call. A page of Herald's own origin is no
-    /// exception: there are none, and a name that is made to lead here would make any page
-    /// one.
-    pub fn allows(&self, origin: &HeaderValue) -> bool {
-        match self {
-            Self::Loopback => is_loopback(origin),
-            Self::None => false,
-            Self::Any => true,
-            Self::List(origins) => origins.contains(origin),
-        }
+    /// Whether a page of this origin may call what it names `host`. Herald's own page may where
+    /// it was called by an address or on loopback; a name that somebody makes lead here would
+    /// make any page its own (DNS rebinding), and so has to be in the list.
+    pub fn allows(&self, origin: &HeaderValue, host: &str) -> bool {
+        is_own(origin, host)
+            || match self {
+                Self::Loopback => is_loopback(origin),
+                Self::None => false,
+                Self::Any => true,
+                Self::List(origins) => origins.contains(origin),
+            }
     }
 
     fn layer(&self) -> CorsLayer {
         let policy = self.clone();
-        let origins =
-            AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| policy.allows(origin));
+        let origins = AllowOrigin::predicate(move |origin: &HeaderValue, head: &Parts| {
+            policy.allows(origin, host(&head.headers))
+        });
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([http::Method::POST])
@@ -92,19 +94,35 @@ impl CorsPolicy {
     }
 }
 
+/// The host that a request names; empty when it names none.
+fn host(headers: &http::HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
 fn is_loopback(origin: &HeaderValue) -> bool {
-    let host = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.parse::<http::Uri>().ok())
-        .and_then(|uri| uri.host().map(str::to_owned));
-    host.is_some_and(|host| {
-        host == "localhost"
-            || host
-                .trim_matches(['[', ']'])
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+    let origin = origin.to_str().ok().and_then(|origin| origin.parse::<http::Uri>().ok());
+    origin.as_ref().and_then(http::Uri::host).is_some_and(|host| match address(host) {
+        Some(address) => address.is_loopback(),
+        None => host == "localhost",
     })
+}
+
+/// Whether an origin is that of the server, which was called by something that nobody else can
+/// make lead here.
+fn is_own(origin: &HeaderValue, host: &str) -> bool {
+    let authority = |origin: &HeaderValue| {
+        let (_, authority) = origin.to_str().ok()?.split_once("://")?;
+        authority.parse::<http::uri::Authority>().ok()
+    };
+    authority(origin).is_some_and(|authority| {
+        authority == *host
+            && (address(authority.host()).is_some() || authority.host() == "localhost")
+    })
+}
+
+/// The address that a host is, if it is none by name.
+fn address(host: &str) -> Option<std::net::IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
 }
 
 /// Whatever is not plain gRPC.
@@ -131,7 +149,8 @@ impl Web {
         &self,
         request: http::Request<Body>,
     ) -> impl Future<Output = http::Response<Body>> + Send + use<> {
-        if request.headers().get(ORIGIN).is_some_and(|origin| !self.cors.allows(origin)) {
+        let host = host(request.headers());
+        if request.headers().get(ORIGIN).is_some_and(|origin| !self.cors.allows(origin, host)) {
             let mut refusal = http::Response::new(Body::empty());
             *refusal.status_mut() = http::StatusCode::FORBIDDEN;
             return Either::Left(ready(refusal));
@@ -159,6 +178,27 @@ mod tests {
         ] {
             assert_eq!(is_loopback(&HeaderValue::from_static(origin)), loopback, "{origin}");
         }
+    }
+
+    #[test]
+    fn the_servers_own_page_is_told_from_pages_under_names_that_lead_here() {
+        for (origin, host, own) in [
+            ("http://192.168.1.5:50051", "192.168.1.5:50051", true),
+            ("https://192.168.1.5", "192.168.1.5", true),
+            ("http://[2001:db8::1]:50051", "[2001:db8::1]:50051", true),
+            ("http://localhost:50051", "localhost:50051", true),
+            ("http://192.168.1.5:50051", "192.168.1.5:50052", false),
+            ("http://192.168.1.5:50051", "", false),
+            ("http://evil.example:50051", "evil.example:50051", false),
+            ("http://evil.example", "192.168.1.5:50051", false),
+            ("null", "null", false),
+        ] {
+            let origin = HeaderValue::from_static(origin);
+            assert_eq!(CorsPolicy::None.allows(&origin, host), own, "{origin:?} {host}");
+        }
+        let named = CorsPolicy::parse("https://events.example").unwrap();
+        let allows = |origin| named.allows(&HeaderValue::from_static(origin), "events.example");
+        assert!(allows("https://events.example") && !allows("http://events.example"));
     }
 
     #[test]

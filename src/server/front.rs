@@ -2,7 +2,7 @@
 //! the page, or where to go.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
@@ -31,7 +31,7 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
 pub(super) fn foreign<B>(request: &Request<B>, cors: &CorsPolicy) -> Option<Response<ServedBody>> {
     let origin = request.headers().get(ORIGIN)?;
     let text = "pages of this origin may not call; --cors says which may\n";
-    (!cors.allows(origin)).then(|| plain(StatusCode::FORBIDDEN, text.to_owned()))
+    (!cors.allows(origin, host(request))).then(|| plain(StatusCode::FORBIDDEN, text.to_owned()))
 }
 
 /// The answer to a request that nobody else serves.
@@ -41,13 +41,8 @@ pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
     }
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {
-            let host = request
-                .headers()
-                .get(http::header::HOST)
-                .and_then(|host| host.to_str().ok())
-                .or_else(|| request.uri().authority().map(|authority| authority.as_str()))
-                .unwrap_or("127.0.0.1:50051");
-            (StatusCode::OK, PAGE.replace("HOST", host))
+            let host = Some(host(request)).filter(|host| !host.is_empty());
+            (StatusCode::OK, PAGE.replace("HOST", host.unwrap_or("127.0.0.1:50051")))
         }
         (&Method::POST, _) => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -56,6 +51,12 @@ pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
         _ => (StatusCode::NOT_FOUND, "nothing is here; GET / says what there is\n".to_owned()),
     };
     plain(status, text)
+}
+
+/// The host that a request names; empty when it names none.
+fn host<B>(request: &Request<B>) -> &str {
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    named.or_else(|| Some(request.uri().authority()?.as_str())).unwrap_or_default()
 }
 
 fn plain(status: StatusCode, text: String) -> Response<ServedBody> {
