@@ -150,3 +150,52 @@ fn with_retry(mut answer: Answer, status: &Status) -> Answer {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use prost::Message as _;
+    use prost_types::{Any, Duration};
+
+    use super::*;
+
+    fn busy(retry: Duration) -> Status {
+        let info = RetryInfo { retry_delay: Some(retry) };
+        let type_url = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
+        let details = vec![Any { type_url, value: info.encode_to_vec() }];
+        Status { code: 14, message: "busy\nhere".into(), details }
+    }
+
+    #[tokio::test]
+    async fn who_can_come_again_is_told_when_in_whole_seconds() {
+        for (seconds, nanos, header) in [(2, 0, "2"), (0, 100_000_000, "1"), (1, 1, "2")] {
+            let status = busy(Duration { seconds, nanos });
+            for as_text in [false, true] {
+                let answer = problem(&status, as_text);
+                assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+                assert_eq!(answer.headers()[RETRY_AFTER], header);
+            }
+        }
+        let text = problem(&busy(Duration::default()), true).into_body();
+        assert_eq!(text.collect().await.unwrap().to_bytes(), "busy here\n");
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_unknown() {
+        for code in [-1, 0, 17] {
+            let status = Status { code, ..Status::default() };
+            assert_eq!(http_code(&status), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(of_number(code).0, "unknown");
+        }
+    }
+
+    #[test]
+    fn details_of_every_kind_are_readable() {
+        let schema = Schema::build(&[tonic_types::pb::FILE_DESCRIPTOR_SET]).unwrap();
+        let error = connect_error(&schema, &busy(Duration { seconds: 2, nanos: 0 }));
+        assert_eq!(error["code"], "unavailable");
+        assert_eq!(error["details"][0]["type"], "google.rpc.RetryInfo");
+        assert_eq!(error["details"][0]["debug"]["retryDelay"], "2s");
+        assert_eq!(error["details"][0]["value"], "CgIIAg");
+    }
+}
