@@ -57,8 +57,8 @@ pub struct Settings {
     )]
     pub insecure: String,
 
-    /// Which web pages of other origins may call: "loopback" (pages served from the machine
-    /// itself), "none", "any", or origins separated by commas
+    /// Which web pages may call beside Herald's own under an address or `localhost`: "loopback"
+    /// (pages served from the machine itself), "none", "any", or origins separated by commas
     #[arg(long, env = "HERALD_CORS", value_name = "ORIGINS", default_value = "loopback")]
     pub cors: String,
 
