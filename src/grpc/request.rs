@@ -33,6 +33,11 @@ impl Peer {
         Self { address, text: text.into(), host: policy.apply(address.ip()).into() }
     }
 
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.address.ip().is_loopback()
+    }
+
     /// Its address and port.
     pub(super) fn text(&self) -> &Arc<str> {
         &self.text

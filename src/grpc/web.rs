@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
+use http::uri::Authority;
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
@@ -80,6 +81,18 @@ impl CorsPolicy {
             }
     }
 
+    /// Whether nobody else can have made the name `host` lead here, or the operator has listed
+    /// it.
+    pub fn knows(&self, host: &str) -> bool {
+        let is_this =
+            |origin: &HeaderValue| authority(origin).is_some_and(|authority| authority == *host);
+        match self {
+            Self::Any => true,
+            Self::List(origins) if origins.iter().any(is_this) => true,
+            _ => host.parse().is_ok_and(|host| is_fixed(&host)),
+        }
+    }
+
     fn layer(&self) -> CorsLayer {
         let policy = self.clone();
         let origins = AllowOrigin::predicate(move |origin: &HeaderValue, head: &Parts| {
@@ -110,14 +123,18 @@ fn is_loopback(origin: &HeaderValue) -> bool {
 /// Whether an origin is that of the server, which was called by something that nobody else can
 /// make lead here.
 fn is_own(origin: &HeaderValue, host: &str) -> bool {
-    let authority = |origin: &HeaderValue| {
-        let (_, authority) = origin.to_str().ok()?.split_once("://")?;
-        authority.parse::<http::uri::Authority>().ok()
-    };
-    authority(origin).is_some_and(|authority| {
-        authority == *host
-            && (address(authority.host()).is_some() || authority.host() == "localhost")
-    })
+    authority(origin).is_some_and(|authority| authority == *host && is_fixed(&authority))
+}
+
+/// The host and port of an origin.
+fn authority(origin: &HeaderValue) -> Option<Authority> {
+    let (_, authority) = origin.to_str().ok()?.split_once("://")?;
+    authority.parse().ok()
+}
+
+/// Whether nobody can make this lead anywhere else.
+fn is_fixed(authority: &Authority) -> bool {
+    address(authority.host()).is_some() || authority.host() == "localhost"
 }
 
 /// The address that a host is, if it is none by name.
@@ -199,6 +216,25 @@ mod tests {
         let named = CorsPolicy::parse("https://events.example").unwrap();
         let allows = |origin| named.allows(&HeaderValue::from_static(origin), "events.example");
         assert!(allows("https://events.example") && !allows("http://events.example"));
+    }
+
+    #[test]
+    fn a_host_is_known_by_what_it_is_or_by_the_list() {
+        let list = CorsPolicy::parse("https://events.example:8443").unwrap();
+        for (host, fixed, listed) in [
+            ("127.0.0.1:50051", true, true),
+            ("[::1]:50051", true, true),
+            ("localhost", true, true),
+            ("192.168.1.5", true, true),
+            ("events.example:8443", false, true),
+            ("events.example", false, false),
+            ("localhost.evil.example", false, false),
+            ("127.0.0.1.evil.example", false, false),
+        ] {
+            assert_eq!(CorsPolicy::Loopback.knows(host), fixed, "{host}");
+            assert_eq!(list.knows(host), listed, "{host}");
+            assert!(CorsPolicy::Any.knows(host));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tonic::body::Body;
 
 use super::page;
-use crate::grpc::{CorsPolicy, ServedBody};
+use crate::grpc::{CorsPolicy, Peer, ServedBody};
 
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
@@ -27,11 +27,25 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
         || request.method() == Method::OPTIONS
 }
 
-/// The refusal of a call that a page makes which may not, as over gRPC-web.
-pub(super) fn foreign<B>(request: &Request<B>, cors: &CorsPolicy) -> Option<Response<ServedBody>> {
-    let origin = request.headers().get(ORIGIN)?;
-    let text = "pages of this origin may not call; --cors says which may\n";
-    (!cors.allows(origin, host(request))).then(|| plain(StatusCode::FORBIDDEN, text.to_owned()))
+/// The refusal of a call that a page makes which may not: one of another origin, as over
+/// gRPC-web; and on this machine one under a name of somebody's own that was made to lead here
+/// (DNS rebinding), which need not name its origin where it only reads.
+pub(super) fn foreign<B>(
+    request: &Request<B>,
+    whom: &Peer,
+    cors: &CorsPolicy,
+) -> Option<Response<ServedBody>> {
+    let host = host(request);
+    let why = match request.headers().get(ORIGIN) {
+        Some(origin) if !cors.allows(origin, host) => {
+            "pages of this origin may not call; --cors says which may\n"
+        }
+        None if whom.is_local() && !host.is_empty() && !cors.knows(host) => {
+            "this host is not known; call an address or localhost, or list it: --cors https://HOST\n"
+        }
+        _ => return None,
+    };
+    Some(plain(StatusCode::FORBIDDEN, why.to_owned()))
 }
 
 /// The answer to a request that nobody else serves.

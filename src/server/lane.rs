@@ -285,7 +285,7 @@ impl Door {
         }
         Either::Right(if !self.http.takes(&request) {
             Either::Left(ready(front::answer(&request)))
-        } else if let Some(refusal) = front::foreign(&request, &self.cors) {
+        } else if let Some(refusal) = front::foreign(&request, whom, &self.cors) {
             Either::Left(ready(refusal))
         } else {
             let answer = self.http.serve(request);

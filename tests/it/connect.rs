@@ -192,7 +192,7 @@ async fn a_body_that_is_cut_off_writes_nothing() {
     use tokio::io::AsyncWriteExt as _;
     let server = TestServer::start(&[]).await;
     let half = format!(
-        "POST {PURCHASE} HTTP/1.1\r\nhost: x\r\n{JSON}content-length: 100\r\n\r\n\
+        "POST {PURCHASE} HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 100\r\n\r\n\
          {{\"playerId\":\"a\",\"itemId\":\"sword\"}}"
     );
     let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();

@@ -236,8 +236,8 @@ async fn noise_on_a_connection_harms_nobody_else() {
 #[tokio::test]
 async fn who_speaks_something_else_is_told_where_to_go() {
     let server = TestServer::start(&[]).await;
-    let post = "POST /game.v1.GameService/PurchaseItem HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-                content-type: text/xml\r\ncontent-length: 4\r\n\r\n<a/>";
+    let post = "POST /game.v1.GameService/PurchaseItem HTTP/1.1\r\nhost: localhost\r\n\
+                connection: close\r\ncontent-type: text/xml\r\ncontent-length: 4\r\n\r\n<a/>";
     let (head, body) = http(server.address, post.as_bytes()).await;
     assert!(head.starts_with("HTTP/1.1 415"), "{head}");
     assert!(String::from_utf8_lossy(&body).contains("application/grpc"));
