@@ -43,13 +43,30 @@ pub(super) fn decode<T: Message + Default>(message: Bytes) -> Result<T, Status> 
 
 /// A message in its frame.
 pub(super) fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
-    frame.put_u8(0);
-    // No answer is near 4 GiB.
-    frame.put_u32(length as u32);
+    let mut frame = begin(message.encoded_len());
     message.encode_raw(&mut frame);
     frame.freeze()
+}
+
+/// The same of one that is encoded already.
+pub fn frame_encoded(message: &[u8]) -> Bytes {
+    let mut frame = begin(message.len());
+    frame.extend_from_slice(message);
+    frame.freeze()
+}
+
+/// The message of a frame; empty when there is none.
+pub fn unframe(frame: &Bytes) -> Bytes {
+    frame.slice(HEADER_BYTES.min(frame.len())..)
+}
+
+/// A frame before its message of so many bytes.
+fn begin(length: usize) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
+    frame.put_u8(0);
+    // No message is near 4 GiB.
+    frame.put_u32(length as u32);
+    frame
 }
 
 /// See [`read`].

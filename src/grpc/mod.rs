@@ -49,10 +49,11 @@ use crate::telemetry::AccessLog;
 use access::Access;
 pub use access::Metrics;
 pub use body::ResponseBody;
+pub use frames::{frame_encoded, unframe};
 pub use request::Peer;
 use stop::UntilStopped;
 use unary::Unary;
-pub use web::CorsPolicy;
+pub use web::{CorsPolicy, host};
 
 /// The generated server stubs.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -96,7 +96,7 @@ impl CorsPolicy {
     fn layer(&self) -> CorsLayer {
         let policy = self.clone();
         let origins = AllowOrigin::predicate(move |origin: &HeaderValue, head: &Parts| {
-            policy.allows(origin, host(&head.headers))
+            policy.allows(origin, host(&head.headers, &head.uri))
         });
         CorsLayer::new()
             .allow_origin(origins)
@@ -108,8 +108,9 @@ impl CorsPolicy {
 }
 
 /// The host that a request names; empty when it names none.
-fn host(headers: &http::HeaderMap) -> &str {
-    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+pub fn host<'a>(headers: &'a http::HeaderMap, uri: &'a http::Uri) -> &'a str {
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+    named.or_else(|| Some(uri.authority()?.as_str())).unwrap_or_default()
 }
 
 fn is_loopback(origin: &HeaderValue) -> bool {
@@ -166,7 +167,7 @@ impl Web {
         &self,
         request: http::Request<Body>,
     ) -> impl Future<Output = http::Response<Body>> + Send + use<> {
-        let host = host(request.headers());
+        let host = host(request.headers(), request.uri());
         if request.headers().get(ORIGIN).is_some_and(|origin| !self.cors.allows(origin, host)) {
             let mut refusal = http::Response::new(Body::empty());
             *refusal.status_mut() = http::StatusCode::FORBIDDEN;

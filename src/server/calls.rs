@@ -1,7 +1,7 @@
 //! From plain HTTP to the rooms: a call becomes one of gRPC, in process, so that deadline,
 //! validation, metrics and access lines are those of any other.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::{
@@ -14,11 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tonic::Code;
 
-use crate::grpc::{ServedBody, Transport};
+use crate::grpc::{ServedBody, Transport, frame_encoded, unframe};
 use crate::http::{Call, Calls, Status};
-
-/// Flag (1 byte) and length (4 bytes, big endian) before a message.
-const PREFIX_BYTES: usize = 5;
 
 /// The most milliseconds that gRPC's eight digits of a timeout can say.
 const MOST_MILLIS: u128 = 99_999_999;
@@ -74,11 +71,7 @@ fn request(call: Call) -> http::Request<Full<Bytes>> {
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.path_and_query = PathAndQuery::try_from(path).ok();
     head.uri = Uri::from_parts(uri).unwrap_or_default();
-    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.put(message);
-    http::Request::from_parts(head, Full::new(framed.freeze()))
+    http::Request::from_parts(head, Full::new(frame_encoded(&message)))
 }
 
 /// The one message of a response, or why there is none.
@@ -88,10 +81,7 @@ async fn outcome(response: http::Response<ServedBody>) -> Result<Bytes, Status> 
     let said = |headers: &HeaderMap| tonic::Status::from_header_map(headers);
     let status = said(&head.headers).or_else(|| body.trailers().and_then(said));
     match status {
-        Some(status) if status.code() == Code::Ok => {
-            let body = body.to_bytes();
-            Ok(body.slice(PREFIX_BYTES.min(body.len())..))
-        }
+        Some(status) if status.code() == Code::Ok => Ok(unframe(&body.to_bytes())),
         Some(status) => Err(failure(&status)),
         None => Err(failure(&tonic::Status::unknown("the call ended without a status"))),
     }

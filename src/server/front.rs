@@ -2,13 +2,13 @@
 //! the page, or where to go.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{CONTENT_TYPE, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
 use super::page;
-use crate::grpc::{CorsPolicy, Peer, ServedBody};
+use crate::grpc::{CorsPolicy, Peer, ServedBody, host};
 
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
@@ -35,7 +35,7 @@ pub(super) fn foreign<B>(
     whom: &Peer,
     cors: &CorsPolicy,
 ) -> Option<Response<ServedBody>> {
-    let host = host(request);
+    let host = host(request.headers(), request.uri());
     let why = match request.headers().get(ORIGIN) {
         Some(origin) if !cors.allows(origin, host) => {
             "pages of this origin may not call; --cors says which may\n"
@@ -55,7 +55,7 @@ pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
     }
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {
-            let host = Some(host(request)).filter(|host| !host.is_empty());
+            let host = Some(host(request.headers(), request.uri())).filter(|host| !host.is_empty());
             (StatusCode::OK, PAGE.replace("HOST", host.unwrap_or("127.0.0.1:50051")))
         }
         (&Method::POST, _) => (
@@ -65,12 +65,6 @@ pub(super) fn answer<B>(request: &Request<B>) -> Response<ServedBody> {
         _ => (StatusCode::NOT_FOUND, "nothing is here; GET / says what there is\n".to_owned()),
     };
     plain(status, text)
-}
-
-/// The host that a request names; empty when it names none.
-fn host<B>(request: &Request<B>) -> &str {
-    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    named.or_else(|| Some(request.uri().authority()?.as_str())).unwrap_or_default()
 }
 
 fn plain(status: StatusCode, text: String) -> Response<ServedBody> {
