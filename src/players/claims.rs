@@ -167,13 +167,20 @@ impl Players {
             Err(AppendError::OutcomeUnknown(_)) => Answer::None,
             Err(_) => Answer::NotWritten,
         };
-        match requests.settle(key, event_id, (accept_time, terms), answer, || self.0.clock.now()) {
+        let now = self.0.clock.now();
+        match requests.settle(key, event_id, (accept_time, terms), answer, now) {
             Settled::Written(there) => {
-                people.written(player, event_id);
+                people.written(player, event_id, now);
                 Outcome::Written(there.zip(*log).map(|(written, log)| known(log, &written)))
             }
-            Settled::Wait(outcome) => Outcome::WrittenAgain(outcome),
-            Settled::Unsettled => Outcome::Unsettled,
+            Settled::Wait(outcome) => {
+                people.written(player, event_id, now);
+                Outcome::WrittenAgain(outcome)
+            }
+            Settled::Unsettled => {
+                people.unanswered(player, event_id, now);
+                Outcome::Unsettled
+            }
             Settled::NotWritten => {
                 people.release(player, event_id);
                 Outcome::NotWritten

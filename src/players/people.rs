@@ -248,7 +248,7 @@ impl People {
     }
 
     /// Counts an action that is about to be appended against the player: until its event is
-    /// applied, it is released, or `RESERVATION_AGE` has passed.
+    /// applied, it is released, or `RESERVATION_AGE` has passed since the log's answer.
     pub fn reserve(
         &mut self,
         player: PlayerHash,
@@ -262,8 +262,13 @@ impl People {
 
     /// Says that an event for which something was reserved is written: what it adds is the
     /// player's, also before it is applied.
-    pub fn written(&mut self, player: PlayerHash, event_id: Uuid) {
-        self.reserved.written(player, event_id);
+    pub fn written(&mut self, player: PlayerHash, event_id: Uuid, now: Timestamp) {
+        self.reserved.written(player, event_id, now);
+    }
+
+    /// Says that nobody knows whether an event is written for which something was reserved.
+    pub fn unanswered(&mut self, player: PlayerHash, event_id: Uuid, now: Timestamp) {
+        self.reserved.unanswered(player, event_id, now);
     }
 
     /// Takes back what was reserved for an event that is known not to be written.

@@ -306,7 +306,7 @@ impl Requests {
         event_id: Uuid,
         (accept_time, terms): (Timestamp, Terms),
         answer: Answer,
-        now: impl FnOnce() -> Timestamp,
+        now: Timestamp,
     ) -> Settled {
         let is_this = |pending: &Pending| pending.key == key && pending.event_id == event_id;
         let is_crowded = self.pending.len() > MOST_PENDING;
@@ -316,9 +316,9 @@ impl Requests {
                 Answer::Durable(partition, offset, append_time) => {
                     let new =
                         Written { event_id, partition, offset, append_time, accept_time, terms };
-                    self.remember(key, new, now())
+                    self.remember(key, new, now)
                 }
-                Answer::NotWritten | Answer::None => match self.entry(key, now()) {
+                Answer::NotWritten | Answer::None => match self.entry(key, now) {
                     Some(entry) if entry.event_id == event_id => {
                         Settled::Written(Some(entry.written()))
                     }
@@ -345,7 +345,7 @@ impl Requests {
                 let new = Written { event_id, partition, offset, append_time, accept_time, terms };
                 if is_crowded {
                     found.remove();
-                    return self.remember(key, new, now());
+                    return self.remember(key, new, now);
                 }
                 pending.state = State::Durable(new);
                 // It is known what has become of it.
@@ -358,7 +358,6 @@ impl Requests {
             }
             // Nothing is known of the try before this one.
             (Answer::NotWritten | Answer::None, _) => {
-                let now = now();
                 pending.state = State::Unsettled(Box::new(terms), now);
                 // They are the ones to try again.
                 pending.waiters = Waiters::default();

@@ -251,7 +251,7 @@ impl Model {
             (_, None) => {}
         }
         let terms = (at(self.now), Terms::None);
-        let settled = self.requests.settle(key(number), event, terms, answer, || at(self.now));
+        let settled = self.requests.settle(key(number), event, terms, answer, at(self.now));
         if let Settled::Written(Some(there)) = settled {
             assert_eq!(self.log[there.offset as usize].event, event);
         }
@@ -387,7 +387,7 @@ async fn who_waits_is_woken_by_the_outcome_and_by_a_new_log() {
     requests.claim(key(1), event(1, 0));
     let first = wait(&mut requests);
     let terms = (at(0), Terms::None);
-    requests.settle(key(1), event(1, 0), terms, Answer::NotWritten, || at(0));
+    requests.settle(key(1), event(1, 0), terms, Answer::NotWritten, at(0));
     assert!(first.now_or_never().is_some());
     requests.claim(key(1), event(1, 0));
     let second = wait(&mut requests);

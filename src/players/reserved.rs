@@ -11,12 +11,14 @@ use super::names::{Names, Offer, Texts};
 use crate::clock::Timestamp;
 use crate::proto::game_event::Payload;
 
-/// How long an action counts of which nobody knows whether it is written. Longer than the log
-/// takes to write or give up what it has queued.
+/// How long an action counts once the log has answered, or has given its record up, when its
+/// event is not read from the log: far longer than either takes to appear there. While the log
+/// still has the record, it counts however long that takes.
 pub(super) const RESERVATION_AGE: Duration = Duration::from_secs(60);
 
 /// The actions under way of a shard's players. They are as few as the log's queue is long, and
-/// those whose outcome stays unknown are forgotten after [`RESERVATION_AGE`].
+/// those that the log has answered and that do not appear are forgotten after
+/// [`RESERVATION_AGE`].
 #[derive(Default)]
 pub(super) struct Reserved {
     /// By player, of whom the hash is enough, so that there is nothing to allocate, and by event
@@ -32,10 +34,18 @@ pub(super) struct Reserved {
 struct Action {
     /// In the order in which they were handed to the log.
     number: u64,
-    since: Timestamp,
-    /// Whether the log has said that its event is written, which only has to be read.
-    is_written: bool,
+    stage: Stage,
     change: Change,
+}
+
+/// How far an action has come.
+enum Stage {
+    /// The log has its record.
+    UnderWay,
+    /// Its event is written, since then, and only has to be read.
+    Written(Timestamp),
+    /// The log has given no answer, since then.
+    Unknown(Timestamp),
 }
 
 /// What it changes.
@@ -96,14 +106,21 @@ impl Reserved {
             self.swept = now;
         }
         self.added += 1;
-        let action = Action { number: self.added, since: now, is_written: false, change };
+        let action = Action { number: self.added, stage: Stage::UnderWay, change };
         self.under_way.insert((player, event_id), action);
     }
 
     /// Notes that the event of an action is written, if the action is there.
-    pub fn written(&mut self, player: PlayerHash, event_id: Uuid) {
+    pub fn written(&mut self, player: PlayerHash, event_id: Uuid, now: Timestamp) {
         if let Some(action) = self.under_way.get_mut(&(player, event_id)) {
-            action.is_written = true;
+            action.stage = Stage::Written(now);
+        }
+    }
+
+    /// Notes that the log has said nothing of an action's event, if the action is there.
+    pub fn unanswered(&mut self, player: PlayerHash, event_id: Uuid, now: Timestamp) {
+        if let Some(action) = self.under_way.get_mut(&(player, event_id)) {
+            action.stage = Stage::Unknown(now);
         }
     }
 
@@ -124,7 +141,7 @@ impl Reserved {
 
     /// How many of them the player surely gets: those whose event is written.
     pub fn written_to_come(&self, player: PlayerHash, item: u32, now: Timestamp) -> i64 {
-        let written = self.of(player, now).filter(|action| action.is_written);
+        let written = self.of(player, now).filter(|action| action.is_written());
         written.map(|action| action.adds(item)).sum()
     }
 
@@ -140,7 +157,7 @@ impl Reserved {
             return None;
         }
         match action.change {
-            Change::Adds { quantity, offer: Some(offer), .. } if action.is_written => {
+            Change::Adds { quantity, offer: Some(offer), .. } if action.is_written() => {
                 Some((offer, quantity))
             }
             _ => None,
@@ -196,7 +213,14 @@ impl Action {
         }
     }
 
+    fn is_written(&self) -> bool {
+        matches!(self.stage, Stage::Written(_))
+    }
+
     fn is_live(&self, now: Timestamp) -> bool {
-        self.since > now.minus(RESERVATION_AGE)
+        match self.stage {
+            Stage::UnderWay => true,
+            Stage::Written(since) | Stage::Unknown(since) => since > now.minus(RESERVATION_AGE),
+        }
     }
 }
