@@ -1,6 +1,6 @@
 //! What is kept of where a call came from, and what never is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -58,13 +58,42 @@ pub enum HeaderPolicy {
     All,
     /// None.
     None,
-    /// Those with these names, in lower case, but credentials.
-    List(BTreeSet<String>),
+    /// Those with these names, but credentials.
+    List(HeaderNames),
 }
 
 impl Default for HeaderPolicy {
     fn default() -> Self {
-        Self::List(DEFAULT_HEADERS.map(str::to_owned).into())
+        Self::List(DEFAULT_HEADERS.map(str::to_owned).into_iter().collect())
+    }
+}
+
+/// Names of headers, in lower case. Looked through for each header of each call, of which
+/// hardly any is among them: most are told by their length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderNames {
+    names: Vec<String>,
+    /// A bit for each length that there is, the longest ones together.
+    lengths: u64,
+}
+
+impl HeaderNames {
+    fn length_bit(name: &str) -> u64 {
+        1 << name.len().min(63)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.lengths & Self::length_bit(name) != 0 && self.names.iter().any(|known| known == name)
+    }
+}
+
+impl FromIterator<String> for HeaderNames {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        let mut names: Vec<String> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        let lengths = names.iter().fold(0, |bits, name| bits | Self::length_bit(name));
+        Self { names, lengths }
     }
 }
 

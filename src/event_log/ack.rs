@@ -20,7 +20,12 @@ type Outcome = Result<Appended, AppendError>;
 /// Callers with what they are to be told.
 type Done = Vec<(oneshot::Sender<Outcome>, Outcome)>;
 
-/// The inbox of one driver.
+/// For how many outcomes a driver keeps room: far more than come at once as a rule.
+const KEPT_ROOM: usize = 1_024;
+
+/// The inbox of one driver. There are as many as runtimes, a handful, and they stay for as long
+/// as the process: each record on its way leads to one, and is handed from thread to thread,
+/// where counting users would cost more than what is counted.
 #[derive(Default)]
 struct Lane {
     // Bounded by the back ends' queues: an outcome stands for a record that was
@@ -33,7 +38,7 @@ struct Lane {
 /// counts as [`AppendError::OutcomeUnknown`].
 pub struct Ack {
     caller: oneshot::Sender<Outcome>,
-    lane: Arc<Lane>,
+    lane: &'static Lane,
 }
 
 impl Ack {
@@ -54,14 +59,14 @@ impl Ack {
 /// Outcomes gathered by a back end; handed over when dropped.
 #[derive(Default)]
 pub struct AckBatch {
-    lanes: Vec<(Arc<Lane>, Done)>,
+    lanes: Vec<(&'static Lane, Done)>,
 }
 
 impl AckBatch {
     /// Adds the outcome of one record.
     pub fn push(&mut self, ack: Ack, outcome: Outcome) {
         // As many lanes as runtimes: a handful.
-        match self.lanes.iter_mut().find(|(lane, _)| Arc::ptr_eq(lane, &ack.lane)) {
+        match self.lanes.iter_mut().find(|(lane, _)| std::ptr::eq(*lane, ack.lane)) {
             Some((_, share)) => share.push((ack.caller, outcome)),
             None => self.lanes.push((ack.lane, vec![(ack.caller, outcome)])),
         }
@@ -81,19 +86,19 @@ impl Drop for AckBatch {
 #[derive(Clone)]
 pub struct Appender {
     log: Arc<dyn EventLog>,
-    lane: Arc<Lane>,
+    lane: &'static Lane,
 }
 
 /// Completes the callers of one [`Appender`]; to be run on their runtime.
 pub struct AckDriver {
-    lane: Arc<Lane>,
+    lane: &'static Lane,
 }
 
 impl Appender {
     /// An appender for one runtime, and the driver that has to run there.
     pub fn new(log: Arc<dyn EventLog>) -> (Self, AckDriver) {
-        let lane = Arc::new(Lane::default());
-        (Self { log, lane: Arc::clone(&lane) }, AckDriver { lane })
+        let lane = Box::leak(Box::default());
+        (Self { log, lane }, AckDriver { lane })
     }
 
     /// The log that is appended to.
@@ -105,7 +110,7 @@ impl Appender {
     /// durable. Dropping the future does not take the record back.
     pub fn append(&self, record: NewRecord) -> Appending {
         let (caller, outcome) = oneshot::channel();
-        self.log.submit(record, Ack { caller, lane: Arc::clone(&self.lane) });
+        self.log.submit(record, Ack { caller, lane: self.lane });
         Appending(outcome)
     }
 }
@@ -130,14 +135,19 @@ impl Future for Appending {
 impl AckDriver {
     /// Runs until dropped.
     pub async fn run(self) {
+        // Changes places with what has come, so that neither has to grow again.
+        let mut done = Done::new();
         loop {
             self.lane.ready.notified().await;
-            let done =
-                mem::take(&mut *self.lane.done.lock().unwrap_or_else(PoisonError::into_inner));
-            for (caller, outcome) in done {
+            mem::swap(
+                &mut done,
+                &mut *self.lane.done.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+            for (caller, outcome) in done.drain(..) {
                 // A caller that is gone (deadline, cancelled call) needs no answer.
                 let _ = caller.send(outcome);
             }
+            done.shrink_to(KEPT_ROOM);
         }
     }
 }

@@ -46,19 +46,19 @@ pub enum CursorMalformed {
 }
 
 impl Cursor {
-    /// The text of a place.
-    pub fn of(epoch: LogId, position: &Position, time: Timestamp) -> String {
-        Self { epoch, position: position.clone(), time }.encode()
-    }
-
     /// The text.
     pub fn encode(&self) -> String {
-        let mut bytes = Vec::with_capacity(32 + 6 * self.position.len());
+        Self::of(self.epoch, &self.position, self.time)
+    }
+
+    /// The text of a place.
+    pub fn of(epoch: LogId, position: &Position, time: Timestamp) -> String {
+        let mut bytes = Vec::with_capacity(32 + 6 * position.len());
         bytes.push(VERSION);
-        bytes.extend_from_slice(self.epoch.0.as_bytes());
-        put_varint(&mut bytes, u64::try_from(self.time.as_millis()).unwrap_or(0));
-        put_varint(&mut bytes, self.position.len() as u64);
-        for (_, offset) in self.position.iter() {
+        bytes.extend_from_slice(epoch.0.as_bytes());
+        put_varint(&mut bytes, u64::try_from(time.as_millis()).unwrap_or(0));
+        put_varint(&mut bytes, position.len() as u64);
+        for (_, offset) in position.iter() {
             put_varint(&mut bytes, offset);
         }
         let sum = crc32fast::hash(&bytes);

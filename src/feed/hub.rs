@@ -142,6 +142,12 @@ impl Hub {
         self.end.load_full()
     }
 
+    /// The same for who only has a look, as each call does: the count of its users, which all
+    /// threads share, is left alone.
+    pub fn peek_end(&self) -> arc_swap::Guard<Option<Arc<Place>>> {
+        self.end.load()
+    }
+
     /// The number of the batch that comes next, and where it will begin.
     pub fn head(&self) -> (u64, Option<Arc<Place>>) {
         let ring = self.ring();

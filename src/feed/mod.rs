@@ -260,9 +260,9 @@ impl Feed {
     /// The cursor of a receipt: where the tail is, and just behind the event in the
     /// event's own partition.
     pub fn cursor_behind(&self, appended: &Appended) -> String {
-        let end = self.shared.hub.end();
+        let end = self.shared.hub.peek_end();
         // Where the tail is not in this log (yet), everything in it is still to be read.
-        let end = end.filter(|end| end.log == appended.log);
+        let end = end.as_ref().filter(|end| end.log == appended.log);
         let mut position = end.map_or_else(Position::default, |end| end.position.clone());
         position.set(appended.partition, appended.offset + 1);
         Cursor { epoch: appended.log, position, time: appended.append_time }.encode()

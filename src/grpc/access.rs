@@ -115,16 +115,19 @@ impl Metrics {
     }
 }
 
-/// Watches calls, so that each is counted and written down. Cheap to clone.
+/// Watches the calls of one runtime, so that each is counted and written down. Cheap to clone:
+/// what is counted is the runtime's own, unlike the metrics, whose count of users all share.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(super) struct Access(Arc<Books>);
+
+struct Books {
     metrics: Arc<Metrics>,
     log: AccessLog,
 }
 
 impl Access {
     pub fn new(metrics: Arc<Metrics>, log: AccessLog) -> Self {
-        Self { metrics, log }
+        Self(Arc::new(Books { metrics, log }))
     }
 
     /// Begins a call.
@@ -139,7 +142,7 @@ impl Access {
     }
 
     fn begin_at(&self, path: &str, extensions: &http::Extensions) -> Call {
-        let metrics = &self.metrics;
+        let metrics = &self.0.metrics;
         let method = match metrics.methods.iter().position(|known| known.method == path) {
             Some(index) => Method::Known(index),
             None => Method::Other(path.into()),
@@ -147,7 +150,7 @@ impl Access {
         Call {
             access: self.clone(),
             method,
-            peer: extensions.get().map(|peer: &Peer| Arc::clone(peer.text())),
+            peer: extensions.get().cloned(),
             begun: Instant::now(),
             code: CANCELLED,
         }
@@ -166,7 +169,7 @@ enum Method {
 pub(super) struct Call {
     access: Access,
     method: Method,
-    peer: Option<Arc<str>>,
+    peer: Option<Peer>,
     begun: Instant,
     /// CANCELLED until a status was seen: so ends a call that nobody waits for.
     code: usize,
@@ -191,17 +194,17 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
-        let Metrics { methods, other } = &*self.access.metrics;
+        let Metrics { methods, other } = &*self.access.0.metrics;
         let (metrics, method) = match &self.method {
             Method::Known(index) => (&methods[*index], methods[*index].method),
             Method::Other(path) => (other, &**path),
         };
         metrics.count(self.code, duration);
-        self.access.log.record(&AccessLine {
+        self.access.0.log.record(&AccessLine {
             method,
             code: CODES[self.code],
             duration,
-            peer: self.peer.as_deref().unwrap_or("unknown"),
+            peer: self.peer.as_ref().map_or("unknown", Peer::text),
         });
     }
 }

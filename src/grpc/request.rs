@@ -12,14 +12,23 @@ use super::Options;
 use crate::domain::{AddressPolicy, Caller, Source, client_address};
 use crate::proto;
 
-/// Who is at the other end of the connection. Put into a request's extensions by the
-/// server.
+/// Who is at the other end of the connection, and how a call came in. Put into a request's
+/// extensions by the server.
 #[derive(Clone, Debug)]
 pub struct Peer {
+    shown: Arc<Shown>,
+    /// Noted for each call, before gRPC-web is turned into gRPC.
+    came_by: proto::Transport,
+}
+
+/// What is shown of a peer; written once a connection.
+#[derive(Debug)]
+struct Shown {
     address: SocketAddr,
-    /// For access lines and for events; written once a connection.
-    text: Arc<str>,
-    host: Arc<str>,
+    /// For access lines.
+    text: String,
+    /// For events.
+    host: String,
 }
 
 impl Peer {
@@ -30,23 +39,20 @@ impl Peer {
             AddressPolicy::Truncated => policy.apply(address.ip()),
             AddressPolicy::Off => "-".to_owned(),
         };
-        Self { address, text: text.into(), host: policy.apply(address.ip()).into() }
+        let shown = Arc::new(Shown { address, text, host: policy.apply(address.ip()) });
+        Self { shown, came_by: proto::Transport::default() }
     }
 
     /// Whether it is on this machine.
     pub fn is_local(&self) -> bool {
-        self.address.ip().is_loopback()
+        self.shown.address.ip().is_loopback()
     }
 
     /// Its address and port.
-    pub(super) fn text(&self) -> &Arc<str> {
-        &self.text
+    pub(super) fn text(&self) -> &str {
+        &self.shown.text
     }
 }
-
-/// How the call came in, noted before gRPC-web is turned into gRPC.
-#[derive(Clone, Copy)]
-struct CameBy(proto::Transport);
 
 /// The least and the most by which an answer comes before the caller's deadline, as
 /// parts of the time that was left: a tenth, but 50 ms at the least, but half at the
@@ -65,7 +71,9 @@ pub(super) fn note_transport<B>(request: &mut http::Request<B>) -> proto::Transp
 
 /// The same for a call that did not come as gRPC, and was made one.
 pub(super) fn note<B>(request: &mut http::Request<B>, came_by: proto::Transport) {
-    request.extensions_mut().insert(CameBy(came_by));
+    if let Some(peer) = request.extensions_mut().get_mut::<Peer>() {
+        peer.came_by = came_by;
+    }
     // HTTP/2 names the host outside of the headers.
     if !request.headers().contains_key(HOST)
         && let Some(authority) = request.uri().authority()
@@ -99,19 +107,20 @@ pub(super) fn source<T>(request: &tonic::Request<T>, options: &Options) -> Sourc
         KeyAndValueRef::Ascii(key, value) => Some((key.as_str(), value.as_encoded_bytes())),
         KeyAndValueRef::Binary(..) => None,
     }));
-    let remote_address = request.extensions().get::<Peer>().map(|peer| {
+    let peer = request.extensions().get::<Peer>();
+    let remote_address = peer.map(|Peer { shown, .. }| {
         if options.trusted_proxies.is_empty() {
-            return peer.host.to_string();
+            return shown.host.clone();
         }
         let forwarded = metadata.get_all("x-forwarded-for");
         let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
-        let address = client_address(peer.address.ip(), forwarded, &options.trusted_proxies);
+        let address = client_address(shown.address.ip(), forwarded, &options.trusted_proxies);
         options.addresses.apply(address)
     });
     Source {
         headers,
         remote_address: remote_address.unwrap_or_default(),
-        transport: request.extensions().get().map_or_else(Default::default, |CameBy(by)| *by),
+        transport: peer.map_or_else(Default::default, |peer| peer.came_by),
         traceparent: text("traceparent").map(str::to_owned),
     }
 }

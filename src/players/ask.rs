@@ -1,6 +1,6 @@
 //! Questions about players, and their answers.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -166,6 +166,8 @@ struct Waiting<'a>(&'a Players);
 impl<'a> Waiting<'a> {
     fn new(players: &'a Players) -> Self {
         players.0.waiting.fetch_add(1, Ordering::Relaxed);
+        // Before the look at what is applied; see there.
+        fence(Ordering::SeqCst);
         Self(players)
     }
 }

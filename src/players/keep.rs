@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::History;
 use super::snapshot::{Head, Reader, SnapshotError, Writer, set_aside};
-use super::{Players, Remembered, Shard};
+use super::{Applied, Players, Remembered, Shard};
 use crate::event_log::{Bounds, LogId, Partition, Position, partition_of_key};
 
 /// How many players are written down under one lock of their shard.
@@ -224,7 +224,7 @@ impl Players {
         }
         shared.ready.send_if_modified(|ready| std::mem::replace(ready, false));
         *self.remembered() = Remembered::default();
-        *shared.applied.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        shared.applied.store(None);
         for shard in &shared.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             *shard = Shard::new(&shared.options, &shared.guilds, &shared.metrics, &shared.hasher);
@@ -246,6 +246,6 @@ impl Players {
         for number in 0..self.0.shards.len() {
             self.lock(number).log = Some(log);
         }
-        self.set_applied(log, position);
+        self.set_applied(Applied { log, position, is_ready: false });
     }
 }

@@ -39,10 +39,11 @@ mod snapshot;
 mod snapshot_tests;
 
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -99,10 +100,10 @@ struct Shared {
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     guilds: Arc<Guilds>,
-    applied: Mutex<Option<(LogId, Position)>>,
+    applied: ArcSwapOption<Applied>,
     progress: Mutex<Progress>,
     remembered: Mutex<Remembered>,
-    /// Whether the log was read up to what it held when this began.
+    /// For who waits for [`Applied::is_ready`].
     ready: watch::Sender<bool>,
     /// How many calls wait for more to be applied, and what wakes them.
     waiting: AtomicUsize,
@@ -110,6 +111,15 @@ struct Shared {
     /// What the snapshot holds; the lock of who writes it.
     saved: Mutex<Option<(LogId, Position)>>,
     metrics: Metrics,
+}
+
+/// Up to where the log was taken in. Changed by one thread, and looked at by all at each call,
+/// which therefore lock nothing.
+struct Applied {
+    log: LogId,
+    position: Position,
+    /// Whether the log was read up to what it held when this began.
+    is_ready: bool,
 }
 
 /// What is known of what is known.
@@ -195,7 +205,7 @@ impl Players {
             hasher,
             shards,
             guilds,
-            applied: Mutex::default(),
+            applied: ArcSwapOption::empty(),
             progress: Mutex::default(),
             remembered: Mutex::default(),
             ready: watch::Sender::new(false),
@@ -210,17 +220,16 @@ impl Players {
 
     /// Where the log has to be read on, and which log it is; nowhere, when nothing is known.
     pub fn applied(&self) -> Option<(LogId, Position)> {
-        self.0.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let applied = self.0.applied.load();
+        applied.as_ref().map(|applied| (applied.log, applied.position.clone()))
     }
 
     /// Up to where a partition is known, and of which log, once that was read; all that is
     /// before it has been taken in.
     pub fn checked_through(&self, partition: Partition) -> Option<(LogId, Offset)> {
-        if !self.is_ready() {
-            return None;
-        }
-        let applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.as_ref().map(|(log, position)| (*log, position.get(partition)))
+        let applied = self.0.applied.load();
+        let applied = applied.as_ref().filter(|applied| applied.is_ready)?;
+        Some((applied.log, applied.position.get(partition)))
     }
 
     /// Whether the log was read up to what it held when this began, and changes of that.
@@ -229,7 +238,7 @@ impl Players {
     }
 
     fn is_ready(&self) -> bool {
-        *self.0.ready.borrow()
+        self.0.applied.load().as_ref().is_some_and(|applied| applied.is_ready)
     }
 
     /// Says that the log was read up to what it held when this began.
@@ -240,6 +249,9 @@ impl Players {
             remembered.since = remembered.since.max(Some(self.0.clock.now()));
         }
         drop(remembered);
+        if let Some((log, position)) = self.applied() {
+            self.set_applied(Applied { log, position, is_ready: true });
+        }
         self.0.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
@@ -274,7 +286,7 @@ impl Players {
         self.take_in(&facts);
         applied.advance_to(position);
         // Only now: who reads it may rely on all that lies before it.
-        self.set_applied(log, applied);
+        self.set_applied(Applied { log, position: applied, is_ready: self.is_ready() });
     }
 
     /// Takes in events shard by shard, so that a lock, and what it protects, is fetched from the
@@ -316,10 +328,11 @@ impl Players {
         }
     }
 
-    fn set_applied(&self, log: LogId, position: Position) {
-        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, position));
-        // Who waits is counted before it looks at what is applied, under that lock: one that
-        // has looked too early is counted by now.
+    fn set_applied(&self, applied: Applied) {
+        self.0.applied.store(Some(Arc::new(applied)));
+        // Who waits is counted before it looks at what is applied: either it sees this, or it
+        // is counted by now.
+        fence(Ordering::SeqCst);
         if self.0.waiting.load(Ordering::Relaxed) > 0 {
             self.0.moved.notify_waiters();
         }

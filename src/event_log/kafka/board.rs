@@ -1,6 +1,7 @@
 //! What is known of the log's well-being, and of the topic that it is: written by the
 //! monitor and the writer, read by everybody.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -31,6 +32,9 @@ pub(super) struct Board {
     verdicts: Mutex<Verdicts>,
     /// The sum of the verdicts.
     health: watch::Sender<Health>,
+    /// Whether that is good, for who asks at each call: a look at `health` counts who looks,
+    /// which all threads would do in one place.
+    is_writable: AtomicBool,
     /// Whether the brokers can be reached and the topic be used.
     reachable: watch::Sender<Verdict>,
     /// None until it was found for the first time.
@@ -49,6 +53,7 @@ impl Board {
                 closed: false,
             }),
             health: watch::Sender::new(Health::Unwritable(Arc::clone(&why))),
+            is_writable: AtomicBool::new(false),
             reachable: watch::Sender::new(Err(why)),
             topic: watch::Sender::new(None),
         }
@@ -68,6 +73,9 @@ impl Board {
 
     /// Why no records are taken now.
     pub fn refusal(&self) -> Option<Arc<str>> {
+        if self.is_writable.load(Ordering::Acquire) {
+            return None;
+        }
         match &*self.health.borrow() {
             Health::Writable => None,
             Health::Unwritable(why) => Some(Arc::clone(why)),
@@ -115,6 +123,7 @@ impl Board {
             | Verdicts { producing: Err(why), .. } => Some(Arc::clone(why)),
             _ => None,
         };
+        self.is_writable.store(why.is_none(), Ordering::Release);
         let health = why.map_or(Health::Writable, Health::Unwritable);
         self.health.send_if_modified(|held| {
             let changed = *held != health;
