@@ -240,8 +240,9 @@ impl Transport {
         self.note_refused(request.uri().path(), request.extensions(), status.code().into());
         // A status without a message is in the headers in both.
         let mut response = status.clone().into_http::<Body>();
-        let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        response.headers_mut().extend(content_type.map(|of_request| (CONTENT_TYPE, of_request)));
+        if let Some(of_request) = request.headers().get(CONTENT_TYPE) {
+            response.headers_mut().insert(CONTENT_TYPE, of_request.clone());
+        }
         response.map(|body| ServedBody::unwatched(body.into()))
     }
 
