@@ -134,9 +134,10 @@ install_chromium() {
     install_debian chromium lib/chromium/chromium "$1" && "$1/bin/chromium" --version
 }
 
-install_web_packages() {
-    cp "$repo/web/package.json" "$repo/web/package-lock.json" "$1" &&
-        npm ci --no-audit --no-fund --ignore-scripts --cache "$cache/npm" --prefix "$1"
+# install_npm_packages SOURCE FOLDER: what SOURCE/package-lock.json names.
+install_npm_packages() {
+    cp "$1/package.json" "$1/package-lock.json" "$2" &&
+        npm ci --no-audit --no-fund --ignore-scripts --cache "$cache/npm" --prefix "$2"
 }
 
 install_compose() {
@@ -155,17 +156,30 @@ ensure_buf() {
     buf="$tools/buf-$buf_version/node_modules/.bin/buf"
 }
 
-# Sets $web_packages to a folder with the node_modules that web/package-lock.json names.
-ensure_web_packages() {
+# ensure_npm_packages NAME SOURCE: sets $npm_packages to a folder with the node_modules that
+# SOURCE/package-lock.json names.
+ensure_npm_packages() {
     need npm "nodejs and npm"
     local key old="const [a, b] = process.versions.node.split('.').map(Number);
         process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 1 : 0)"
     if node -e "$old"; then
-        die "node $(node --version) is too old for web/; install 20.19, or 22.12 or newer"
+        die "node $(node --version) is too old; install 20.19, or 22.12 or newer"
     fi
-    key=$( (node --version && cat "$repo/web/package-lock.json") | cksum | cut -d' ' -f1)
-    install_once "$tools/web-$key" install_web_packages
-    web_packages="$tools/web-$key"
+    key=$( (node --version && cat "$2/package-lock.json") | cksum | cut -d' ' -f1)
+    install_once "$tools/$1-$key" install_npm_packages "$2"
+    npm_packages="$tools/$1-$key"
+}
+
+# Sets $web_packages to those that the page is built with.
+ensure_web_packages() {
+    ensure_npm_packages web "$repo/web"
+    web_packages=$npm_packages
+}
+
+# Sets $connect_packages to those that the Connect protocol is tested with.
+ensure_connect_packages() {
+    ensure_npm_packages connect "$repo/tests/connect_es"
+    connect_packages=$npm_packages
 }
 
 # Puts grpcurl on the PATH.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::{AddressPolicy, Catalog, HeaderPolicy};
+use crate::http::{CorsPolicy, PagePolicy};
 use crate::telemetry::{self, Format};
 use crate::{commands, feed, grpc, players};
 
@@ -61,6 +62,17 @@ pub struct Settings {
     /// (pages served from the machine itself), "none", "any", or origins separated by commas
     #[arg(long, env = "HERALD_CORS", value_name = "ORIGINS", default_value = "loopback")]
     pub cors: String,
+
+    /// Names that lead here, separated by commas: Herald's own page may call under them, and a
+    /// proxy on this machine pass them on. Once there are any, HTTP under other names is refused
+    #[arg(
+        long,
+        env = "HERALD_ALLOWED_HOSTS",
+        value_name = "NAMES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub allowed_hosts: String,
 
     /// Most connections open at once; further ones are closed at once
     #[arg(long, env = "HERALD_MAX_CONNECTIONS", value_name = "N", default_value = "10000")]
@@ -268,6 +280,8 @@ pub struct Config {
     pub server: ServerOptions,
     /// For the transport.
     pub grpc: grpc::Options,
+    /// Which web pages may call.
+    pub pages: PagePolicy,
     /// For the write path.
     pub commands: commands::Options,
     /// For what players have and have asked for.
@@ -448,13 +462,10 @@ impl Settings {
                 addresses,
                 trusted_proxies,
                 expose_origin,
-                cors: match grpc::CorsPolicy::parse(&self.cors) {
-                    Ok(cors) => cors,
-                    Err(error) => {
-                        p.add("cors", error);
-                        grpc::CorsPolicy::None
-                    }
-                },
+            },
+            pages: PagePolicy {
+                cors: p.take("cors", CorsPolicy::parse(&self.cors)),
+                hosts: p.take("allowed-hosts", PagePolicy::parse_hosts(&self.allowed_hosts)),
             },
             commands: commands::Options {
                 write_timeout: duration("write-timeout", &self.write_timeout, &mut p),
@@ -631,6 +642,7 @@ mod tests {
             "--listen=localhost",
             "--admin-listen=0.0.0.0:1",
             "--cors=example.com",
+            "--allowed-hosts=https://example.com",
             "--max-connections=0",
             "--max-message-bytes=1GiB",
             "--worker-threads=none",
@@ -658,7 +670,7 @@ mod tests {
             "--snapshot-interval=0s",
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 28, "{problems:#?}");
+        assert_eq!(problems.len(), 29, "{problems:#?}");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //!
 //! A call passes through these, from the outside in:
 //!
-//! 1. `tonic_web` turns gRPC-web into gRPC, and answers the browser's questions about
-//!    other origins ([`web`]);
+//! 1. `tonic_web` turns gRPC-web into gRPC;
 //! 2. [`access`] counts the call and writes its line;
 //! 3. [`frames`] refuses what is too large or no message, before it is buffered;
 //! 4. [`unary`] calls the method of its path; `StreamEvents` has an answer of its own;
@@ -21,7 +20,6 @@ mod request;
 mod status;
 mod stop;
 mod unary;
-mod web;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -30,14 +28,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use http_body_util::Full;
+use http::header::CONTENT_TYPE;
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_health::server::HealthReporter;
-use tower::Service;
+use tonic_web::GrpcWebLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, Service, service_fn};
 
 use crate::commands::Commands;
 use crate::domain::{AddressPolicy, HeaderPolicy};
@@ -50,10 +50,9 @@ use access::Access;
 pub use access::Metrics;
 pub use body::ResponseBody;
 pub use frames::{frame_encoded, unframe};
-pub use request::Peer;
+pub use request::{Peer, is_plain_grpc};
 use stop::UntilStopped;
 use unary::Unary;
-pub use web::{CorsPolicy, host};
 
 /// The generated server stubs.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -77,8 +76,6 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether anonymous callers may read origins.
     pub expose_origin: bool,
-    /// Which web pages may call.
-    pub cors: CorsPolicy,
 }
 
 /// The rooms behind the transport, as one runtime sees them.
@@ -161,7 +158,8 @@ pub struct Transport(Arc<Inner>);
 struct Inner {
     dispatch: Dispatch,
     access: Access,
-    web: web::Web,
+    /// Of gRPC-web.
+    web: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>,
 }
 
 /// The body of a response.
@@ -195,47 +193,78 @@ impl Transport {
             options,
         };
         let access = Access::new(metrics, access_log);
-        let web = web::Web::new(dispatch.clone(), access.clone(), &dispatch.options.cors);
+        let web = web(dispatch.clone(), access.clone());
         Ok(Self(Arc::new(Inner { dispatch, access, web })))
     }
 
-    /// Serves one request. Its extensions hold the [`Peer`].
+    /// Serves a call that came as `came_by`, and is one of gRPC now. Its extensions hold the
+    /// [`Peer`].
     pub fn serve<B>(
         &self,
         mut request: http::Request<B>,
+        came_by: proto::Transport,
     ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
     where
-        B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let inner = &*self.0;
-        if request::note_transport(&mut request) == proto::Transport::Grpc {
-            let call = inner.access.begin(&request);
-            Either::Left(inner.dispatch.serve(request).map(|response| call.watch(response)))
-        } else {
-            let response = inner.web.serve(request.map(Body::new));
-            // Counted within, where its status can still be read.
-            let unwatched = |body: Body| ServedBody::unwatched(body.into());
-            Either::Right(response.map(move |response| response.map(unwatched)))
-        }
-    }
-
-    /// Serves a call that came as `came_by` and was made one of gRPC, with one message. Its
-    /// extensions hold the [`Peer`].
-    pub fn serve_translated(
-        &self,
-        mut request: http::Request<Full<Bytes>>,
-        came_by: proto::Transport,
-    ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<> {
         request::note(&mut request, came_by);
         let call = self.0.access.begin(&request);
         self.0.dispatch.serve(request).map(|response| call.watch(response))
+    }
+
+    /// The same of gRPC-web.
+    pub fn serve_web<B>(
+        &self,
+        request: http::Request<B>,
+    ) -> impl Future<Output = http::Response<ServedBody>> + Send + use<B>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let mut request = request.map(Body::new);
+        request::note(&mut request, proto::Transport::GrpcWeb);
+        self.0.web.clone().call(request).map(|served| {
+            let response = served.unwrap_or_else(|never: Infallible| match never {});
+            // Counted within, where its status can still be read.
+            response.map(|body| ServedBody::unwatched(body.into()))
+        })
+    }
+
+    /// Refuses a call of gRPC-web.
+    pub fn refuse_web<B>(
+        &self,
+        request: &http::Request<B>,
+        status: &tonic::Status,
+    ) -> http::Response<ServedBody> {
+        self.note_refused(request.uri().path(), request.extensions(), status.code().into());
+        // A status without a message is in the headers in both.
+        let mut response = status.clone().into_http::<Body>();
+        if let Some(of_request) = request.headers().get(CONTENT_TYPE) {
+            response.headers_mut().insert(CONTENT_TYPE, of_request.clone());
+        }
+        response.map(|body| ServedBody::unwatched(body.into()))
     }
 
     /// Counts and writes down a call that was refused before it was made one of gRPC.
     pub fn note_refused(&self, path: &str, extensions: &http::Extensions, code: i32) {
         self.0.access.note(path, extensions, code);
     }
+}
+
+/// What turns gRPC-web into gRPC, and back.
+fn web(
+    dispatch: Dispatch,
+    access: Access,
+) -> BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible> {
+    let calls = service_fn(move |request: http::Request<Body>| {
+        let (dispatch, call) = (dispatch.clone(), access.begin(&request));
+        async move {
+            let response = call.watch(dispatch.serve(request).await);
+            Ok::<_, Infallible>(response.map(Body::new))
+        }
+    });
+    BoxCloneSyncService::new(GrpcWebLayer::new().layer(calls))
 }
 
 /// Reflection and health: rarely called, so generic routing will do.

@@ -61,15 +61,7 @@ const MARGIN_PART: u32 = 10;
 const MARGIN_LEAST: Duration = Duration::from_millis(50);
 const MARGIN_MOST_PART: u32 = 2;
 
-/// Notes what later steps cannot see any more; returns how the call came in.
-pub(super) fn note_transport<B>(request: &mut http::Request<B>) -> proto::Transport {
-    let came_by =
-        if is_plain_grpc(request) { proto::Transport::Grpc } else { proto::Transport::GrpcWeb };
-    note(request, came_by);
-    came_by
-}
-
-/// The same for a call that did not come as gRPC, and was made one.
+/// Notes what later steps cannot see any more.
 pub(super) fn note<B>(request: &mut http::Request<B>, came_by: proto::Transport) {
     if let Some(peer) = request.extensions_mut().get_mut::<Peer>() {
         peer.came_by = came_by;
@@ -84,7 +76,7 @@ pub(super) fn note<B>(request: &mut http::Request<B>, came_by: proto::Transport)
 }
 
 /// Whether a request is gRPC over HTTP/2, which takes the short way.
-fn is_plain_grpc<B>(request: &http::Request<B>) -> bool {
+pub fn is_plain_grpc<B>(request: &http::Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
     request.version() == http::Version::HTTP_2
         && content_type.is_some_and(|content_type| {

@@ -75,7 +75,6 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let content_type = content_type(request.headers());
-    let stream_type = stream_type(&content_type);
     let needs_draining = body::needs_draining(&request);
     let (head, mut body) = request.into_parts();
     let (path, extensions) = (head.uri.path().to_owned(), head.extensions.clone());
@@ -92,13 +91,18 @@ where
             status
         }
     };
-    let method = inner.schema.method(&path);
-    if let Some(stream_type) = stream_type
+    refusal(&inner.schema, &path, &content_type, &status)
+}
+
+/// A failed call, in the form that the client reads who has sent this type.
+pub(super) fn refusal(schema: &Schema, path: &str, content_type: &str, status: &Status) -> Answer {
+    let method = schema.method(path);
+    if let Some(stream_type) = stream_type(content_type)
         && method.as_ref().is_none_or(streams)
     {
-        return end_of_stream(&inner.schema, stream_type, &status);
+        return end_of_stream(schema, stream_type, status);
     }
-    let mut answer = problem::connect(&inner.schema, &status);
+    let mut answer = problem::connect(schema, status);
     match answer.status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => super::set(&mut answer, ACCEPT_POST, READ),
         StatusCode::METHOD_NOT_ALLOWED => {

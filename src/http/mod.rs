@@ -3,7 +3,7 @@
 //! A request becomes the message of a gRPC call by the descriptors of the schema
 //! ([`schema`]), not by code for each call, and its answer becomes JSON again. Two forms come
 //! in here: the Connect protocol's calls with one answer ([`connect`]), and routes for people
-//! with curl ([`rest`]).
+//! with curl ([`rest`]). [`pages`] says which web pages may call, also over gRPC-web.
 //!
 //! How a call gets to the rooms is [`Calls`]: in process, through the transport of gRPC, so
 //! that what is refused, counted and written down is the same. This room does not know it.
@@ -11,6 +11,7 @@
 
 mod body;
 mod connect;
+mod pages;
 mod problem;
 mod query;
 mod rest;
@@ -28,6 +29,7 @@ use http_body_util::Full;
 
 use crate::proto;
 
+pub use pages::{CorsPolicy, PagePolicy, host, open_to};
 pub use schema::Schema;
 pub use status::Status;
 
@@ -93,6 +95,36 @@ impl Http {
             } else {
                 connect::serve(&inner, request).await
             }
+        })
+    }
+
+    /// Refuses a request, in the form that its caller reads.
+    pub fn refuse<B>(
+        &self,
+        mut request: http::Request<B>,
+        status: Status,
+    ) -> BoxFuture<'static, Answer>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Send,
+    {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (path, headers) = (request.uri().path(), request.headers());
+            let (asked_for, answer) = if rest::takes(&request) {
+                let answer = problem::problem(&status, rest::wants_text(headers));
+                (rest::call_of(request.method(), path), answer)
+            } else if connect::takes(&inner.schema, &request) {
+                let content_type = content_type(headers);
+                (path, connect::refusal(&inner.schema, path, &content_type, &status))
+            } else {
+                (path, problem::problem(&status, true))
+            };
+            inner.calls.refused(asked_for, request.extensions(), &status);
+            if body::needs_draining(&request) {
+                body::drain(request.body_mut()).await;
+            }
+            answer
         })
     }
 }

@@ -135,6 +135,11 @@ pub(super) fn text(said: &str) -> Answer {
     answer(StatusCode::OK, TEXT, sentence(said))
 }
 
+/// An answer that says all in its headers.
+pub(super) fn empty() -> Answer {
+    answer(StatusCode::OK, TEXT, "")
+}
+
 /// A line of text; what was sent and is repeated in it stays in one line.
 fn sentence(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };

@@ -71,9 +71,8 @@ where
     let needs_draining = body::needs_draining(&request);
     let (head, mut body) = request.into_parts();
     let (path, extensions) = (head.uri.path().to_owned(), head.extensions.clone());
-    let found = find(&head.method, &path);
-    let asked_for = found.as_ref().map_or(&*path, |(route, _)| route.call).to_owned();
-    let status = match asked(inner, found, head, &mut body).await {
+    let asked_for = call_of(&head.method, &path).to_owned();
+    let status = match asked(inner, head, &mut body).await {
         Ok(asked) => match call(inner, asked, as_text).await {
             Ok(answer) => return answer,
             Err(status) => status,
@@ -92,6 +91,12 @@ where
         answer.headers_mut().extend(allowed.map(|allowed| (ALLOW, allowed)));
     }
     answer
+}
+
+/// The call that a request is for; its path when there is no such route.
+pub(super) fn call_of<'a>(method: &Method, path: &'a str) -> &'a str {
+    let served = routes(path).find(|(route, _)| route.serves(method));
+    served.map_or(path, |(route, _)| route.call)
 }
 
 /// The route of a request, with the fields in its path.
@@ -130,16 +135,11 @@ struct Asked {
     output: MessageDescriptor,
 }
 
-async fn asked<B>(
-    inner: &Inner,
-    found: Result<(&'static Route, Fields), Status>,
-    head: Parts,
-    body: &mut B,
-) -> Result<Asked, Status>
+async fn asked<B>(inner: &Inner, head: Parts, body: &mut B) -> Result<Asked, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let (route, mut fields) = found?;
+    let (route, mut fields) = find(&head.method, head.uri.path())?;
     fields.extend(query::pairs(head.uri.query())?);
     let method = inner.schema.method(route.call);
     let method = method.ok_or_else(|| Status::unknown_method("there is no such call"))?;
@@ -286,7 +286,7 @@ fn is_one_value(of: &MessageDescriptor) -> bool {
 
 /// Whether a caller would rather read a sentence than JSON. One that names neither has JSON,
 /// and so has one that names both alike, as some libraries do unasked.
-fn wants_text(headers: &HeaderMap) -> bool {
+pub(super) fn wants_text(headers: &HeaderMap) -> bool {
     let (mut text, mut json, mut any) = (0.0, 0.0, 0.0);
     let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     for range in values.flat_map(|value| value.split(',')) {

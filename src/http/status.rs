@@ -16,6 +16,7 @@ const MAX_FOREIGN_TEXT: usize = 500;
 
 // Source: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto.
 const INVALID_ARGUMENT: i32 = 3;
+const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
 const INTERNAL: i32 = 13;
@@ -149,6 +150,20 @@ impl Status {
     /// There is no such method of a service, or not in this way.
     pub(super) fn unknown_method(message: impl Into<String>) -> Self {
         Self::of(UNIMPLEMENTED, "METHOD_UNKNOWN", message)
+    }
+
+    /// It comes from a page that may not call.
+    pub(super) fn origin_denied() -> Self {
+        let message = "pages of this origin may not call: --cors lists those that may, \
+                       --allowed-hosts the names of this server";
+        Self::of(PERMISSION_DENIED, "ORIGIN_DENIED", message)
+    }
+
+    /// Nobody has said that the host it names is this server.
+    pub(super) fn host_unknown() -> Self {
+        let message = "this host is not known; call an address or localhost, or list its name: \
+                       --allowed-hosts NAME";
+        Self::of(PERMISSION_DENIED, "HOST_UNKNOWN", message)
     }
 
     /// What the rooms answered cannot be written down, which is no fault of the caller's.

@@ -14,6 +14,7 @@ const EVENT_ID: u32 = 1;
 const PLAYER_ID: u32 = 3;
 const ACCEPT_TIME: u32 = 4;
 const ORIGIN: u32 = 6;
+/// All payloads; a test compares with the schema.
 const FIRST_PAYLOAD: u32 = 16;
 const LAST_PAYLOAD: u32 = 23;
 
@@ -92,4 +93,27 @@ fn bytes<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (value, behind) = rest.split_at_checked(length)?;
     *rest = behind;
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::proto;
+
+    /// One that is left out would change no player, and one that is none cannot be decoded.
+    #[test]
+    fn every_payload_of_the_schema_is_read() {
+        let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
+        let messages = set.file.iter().flat_map(|file| &file.message_type);
+        let event = messages.into_iter().find(|message| message.name() == "GameEvent").unwrap();
+        let fields = event.field.iter();
+        let payloads =
+            fields.filter(|field| field.oneof_index.is_some() && !field.proto3_optional());
+        let mut tags: Vec<_> = payloads.map(prost_types::FieldDescriptorProto::number).collect();
+        tags.sort_unstable();
+        let read: Vec<_> = (FIRST_PAYLOAD..=LAST_PAYLOAD).map(u32::cast_signed).collect();
+        assert_eq!(read, tags);
+    }
 }

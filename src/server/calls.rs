@@ -41,7 +41,7 @@ pub(super) struct InProcess(pub Transport);
 impl Calls for InProcess {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Status>> {
         let came_by = call.came_by;
-        self.0.serve_translated(request(call), came_by).then(outcome).boxed()
+        self.0.serve(request(call), came_by).then(outcome).boxed()
     }
 
     fn refused(&self, path: &str, extensions: &http::Extensions, status: &Status) {
@@ -94,6 +94,12 @@ fn failure(status: &tonic::Status) -> Status {
         message: status.message().to_owned(),
         details: detailed.details,
     }
+}
+
+/// What is refused before there is a call, as gRPC says it.
+pub(super) fn status_of_grpc(status: &Status) -> tonic::Status {
+    let details = status.encode_to_vec().into();
+    tonic::Status::with_details(status.code.into(), &status.message, details)
 }
 
 #[cfg(test)]

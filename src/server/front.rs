@@ -2,13 +2,14 @@
 //! the page, or where to go.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
 
 use super::page;
-use crate::grpc::{CorsPolicy, Peer, ServedBody, host};
+use crate::grpc::ServedBody;
+use crate::http::host;
 
 const PAGE: &str = "\
 This is Herald, a game event service. It speaks gRPC and gRPC-web here.
@@ -20,32 +21,10 @@ This is Herald, a game event service. It speaks gRPC and gRPC-web here.
 Health and metrics are on the admin address.
 ";
 
-/// Whether a request is gRPC or gRPC-web, or a browser's question before one.
-pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+/// Whether a request that is no plain gRPC is gRPC-web, or gRPC over HTTP/1.1, which is told so.
+pub(super) fn is_grpc_web<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-        || request.method() == Method::OPTIONS
-}
-
-/// The refusal of a call that a page makes which may not: one of another origin, as over
-/// gRPC-web; and on this machine one under a name of somebody's own that was made to lead here
-/// (DNS rebinding), which need not name its origin where it only reads.
-pub(super) fn foreign<B>(
-    request: &Request<B>,
-    whom: &Peer,
-    cors: &CorsPolicy,
-) -> Option<Response<ServedBody>> {
-    let host = host(request.headers(), request.uri());
-    let why = match request.headers().get(ORIGIN) {
-        Some(origin) if !cors.allows(origin, host) => {
-            "pages of this origin may not call; --cors says which may\n"
-        }
-        None if whom.is_local() && !host.is_empty() && !cors.knows(host) => {
-            "this host is not known; call an address or localhost, or list it: --cors https://HOST\n"
-        }
-        _ => return None,
-    };
-    Some(plain(StatusCode::FORBIDDEN, why.to_owned()))
 }
 
 /// The answer to a request that nobody else serves.

@@ -1,7 +1,6 @@
 //! A lane: one thread with a single-threaded runtime that owns connections.
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
+use http::header::ORIGIN;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,15 +21,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
-use super::calls::InProcess;
+use super::calls::{self, InProcess};
 use super::{Place, StartError, front, http2};
 use crate::commands::CommandsBuilder;
 use crate::domain::AddressPolicy;
 use crate::event_log::{Appender, EventLog};
 use crate::feed::Feed;
-use crate::grpc::{self, CorsPolicy, Health, Peer, Rooms, ServedBody, Transport};
-use crate::http::{Http, Schema};
+use crate::grpc::{self, Health, Peer, Rooms, ServedBody, Transport};
+use crate::http::{Answer, Http, PagePolicy, Schema, open_to};
 use crate::players::Players;
+use crate::proto;
 use crate::tasks::{Death, Tasks};
 use crate::telemetry::{ACCESS_FLUSH_INTERVAL, AccessLog};
 
@@ -70,6 +71,7 @@ pub(super) struct Setup {
     pub commands: CommandsBuilder,
     pub health: Health,
     pub options: Arc<grpc::Options>,
+    pub pages: Arc<PagePolicy>,
     pub calls: Arc<grpc::Metrics>,
     pub access_log: AccessLog,
     /// The lane's own; their deaths are reported to the server.
@@ -99,8 +101,12 @@ impl Lane {
         let rooms = Rooms { commands, players: setup.players, feed };
         let (access_log, tasks) = (setup.access_log, setup.tasks);
         let options = setup.options;
-        let door = Door::build(&options, rooms, setup.health, setup.calls, access_log.clone())?;
         let addresses = options.addresses;
+        let max_message_bytes = options.max_message_bytes;
+        let transport =
+            Transport::build(options, rooms, setup.health, setup.calls, access_log.clone())
+                .map_err(|error| StartError::Reflection(error.to_string()))?;
+        let door = Door::build(transport, setup.pages, max_message_bytes)?;
         thread::Builder::new()
             .name(format!("lane-{}", setup.number))
             .spawn(move || {
@@ -250,23 +256,19 @@ async fn connection(arrival: Arrival, whom: Peer, door: Door, stopping: Cancella
 struct Door {
     transport: Transport,
     http: Http,
-    cors: Arc<CorsPolicy>,
+    pages: Arc<PagePolicy>,
 }
 
 impl Door {
     fn build(
-        options: &Arc<grpc::Options>,
-        rooms: Rooms,
-        health: Health,
-        metrics: Arc<grpc::Metrics>,
-        access_log: AccessLog,
+        transport: Transport,
+        pages: Arc<PagePolicy>,
+        max_message_bytes: usize,
     ) -> Result<Self, StartError> {
-        let transport = Transport::build(Arc::clone(options), rooms, health, metrics, access_log)
-            .map_err(|error| StartError::Reflection(error.to_string()))?;
         let others = [tonic_types::pb::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
         let schema = Schema::build(&others).map_err(StartError::Reflection)?;
-        let http = Http::new(schema, InProcess(transport.clone()), options.max_message_bytes);
-        Ok(Self { transport, http, cors: Arc::new(options.cors.clone()) })
+        let http = Http::new(schema, InProcess(transport.clone()), max_message_bytes);
+        Ok(Self { transport, http, pages })
     }
 
     /// Serves one request.
@@ -280,20 +282,46 @@ impl Door {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         request.extensions_mut().insert(whom.clone());
-        if front::is_grpc(&request) {
-            return Either::Left(self.transport.serve(request));
-        }
-        Either::Right(if !self.http.takes(&request) {
-            Either::Left(ready(front::answer(&request)))
-        } else if let Some(refusal) = front::foreign(&request, whom, &self.cors) {
-            Either::Left(ready(refusal))
+        if grpc::is_plain_grpc(&request) {
+            Either::Left(self.transport.serve(request, proto::Transport::Grpc))
         } else {
-            let answer = self.http.serve(request);
-            Either::Right(
-                answer
-                    .map(|answer| answer.map(|body| ServedBody::unwatched(Body::new(body).into()))),
-            )
-        })
+            Either::Right(self.clone().serve_web(request, whom.is_local()).boxed())
+        }
+    }
+
+    /// Serves what a browser can send, if it comes from a page that may call.
+    async fn serve_web<B>(
+        self,
+        request: http::Request<B>,
+        is_local: bool,
+    ) -> http::Response<ServedBody>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let plain =
+            |answer: Answer| answer.map(|body| ServedBody::unwatched(Body::new(body).into()));
+        if let Some(answer) = self.pages.preflight(&request) {
+            return plain(answer);
+        }
+        let is_grpc_web = front::is_grpc_web(&request);
+        if let Err(status) = self.pages.admit(&request, is_local) {
+            return if is_grpc_web {
+                self.transport.refuse_web(&request, &calls::status_of_grpc(&status))
+            } else {
+                plain(self.http.refuse(request, status).await)
+            };
+        }
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut answer = if is_grpc_web {
+            self.transport.serve_web(request).await
+        } else if self.http.takes(&request) {
+            plain(self.http.serve(request).await)
+        } else {
+            front::answer(&request)
+        };
+        open_to(origin, answer.headers_mut());
+        answer
     }
 }
 

@@ -173,6 +173,7 @@ impl Server {
         let health = Health::new().await;
         let tasks = Tasks::new();
         let grpc_options = Arc::new(config.grpc);
+        let pages = Arc::new(config.pages);
         let lanes = (0..config.server.worker_threads.get())
             .map(|number| {
                 Lane::start(lane::Setup {
@@ -183,6 +184,7 @@ impl Server {
                     commands: commands.clone(),
                     health: health.clone(),
                     options: Arc::clone(&grpc_options),
+                    pages: Arc::clone(&pages),
                     calls: Arc::clone(&calls),
                     access_log: telemetry.map(Telemetry::access_log).unwrap_or_default(),
                     tasks: tasks.child(),

@@ -1,6 +1,8 @@
-"""Clients of somebody else's speak plain HTTP: buf curl the Connect protocol, and curl."""
+"""Clients of somebody else's speak plain HTTP: buf curl and connect-es the Connect protocol, and
+curl."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -54,6 +56,20 @@ def test_buf_curl_reads_why_it_is_refused(server):
     assert details["google.rpc.ErrorInfo"]["reason"] == "VALIDATION_FAILED"
     fields = [it["field"] for it in details["google.rpc.BadRequest"]["fieldViolations"]]
     assert fields == ["item_id"]
+
+
+def test_clients_in_node_and_of_pages(server, tmp_path):
+    done = subprocess.run(
+        ["tests/connect_es/run", server.url, tmp_path],
+        cwd=running.REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Six clients did three things each, and one together.
+    assert re.search(r"^# pass 19$", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_buf_curl_is_told_that_streams_are_elsewhere(server):
