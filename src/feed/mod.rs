@@ -8,7 +8,8 @@
 //! * A subscriber gets each event behind its start once, in the order of each
 //!   partition, or a gap that says what it missed. Its cursor is a vector with one
 //!   offset per partition and moves over filtered-out records too, so that every
-//!   message resumes rightly.
+//!   message resumes rightly, and every event of one for who passes them on singly
+//!   ([`steps`]).
 //! * The start is fixed before the first message: what is acknowledged later is
 //!   delivered.
 //! * Waking subscribers costs one wake-up across threads for each runtime that owns
@@ -32,6 +33,7 @@ mod model_tests;
 mod place;
 mod poll;
 mod reader;
+mod steps;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -58,7 +60,9 @@ use crate::proto;
 pub use filter::MAX_FILTER_VALUES;
 pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};
-pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader};
+pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader, reconnect_delay};
+pub use steps::{Step, Steps};
+pub use written::{Outline, OutlineBatch};
 
 use catch_up::CatchUp;
 use filter::Filter;

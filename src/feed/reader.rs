@@ -28,12 +28,11 @@ use super::catch_up::Caught;
 use super::filter::Filter;
 use super::hub::Join;
 use super::lane::{Dispatcher, Next, Seat};
-use super::place::Place;
+use super::place::{Place, Way};
 use super::{
     Feed, FeedError, Permit, invariants, partition_offsets, proto_offset, proto_partition, written,
 };
-use crate::clock::Timestamp;
-use crate::event_log::{LogId, Position, ReadError, ReadLimits, Record, Trimmed};
+use crate::event_log::{Position, ReadError, ReadLimits, Trimmed};
 use crate::history::Verdict;
 use crate::proto::{self, stream_events_response::Response};
 
@@ -497,11 +496,11 @@ impl Reader {
                     if self.wants(batch, index) {
                         self.pick(batch, index, picked);
                     }
-                    way.pass(record);
+                    way.pass(record.partition, record.offset, record.append_time);
                 }
                 Verdict::Foreign => {
                     self.flush_at(&way, picked);
-                    way.pass(record);
+                    way.pass(record.partition, record.offset, record.append_time);
                     self.feed.shared.metrics.undecodable.inc();
                     self.say_gap(&way, proto::GapReason::Undecodable, record.partition, 1);
                 }
@@ -597,7 +596,7 @@ impl Reader {
         self.find_place();
         let delay = match reason {
             proto::ClosingReason::MaxAge => Duration::ZERO,
-            _ => RECONNECT_DELAY + RECONNECT_SPREAD.mul_f64(random_part()),
+            _ => reconnect_delay(),
         };
         self.say(Response::Closing(proto::Closing {
             reason: reason.into(),
@@ -634,27 +633,10 @@ impl Picked {
     }
 }
 
-/// The way over a batch, from a place to the next.
-struct Way {
-    log: LogId,
-    position: Position,
-    time: Timestamp,
-}
-
-impl Way {
-    fn from(place: &Place) -> Self {
-        Self { log: place.log, position: place.position.clone(), time: place.time }
-    }
-
-    fn pass(&mut self, record: &Record) {
-        debug_assert!(invariants::in_order(&self.position, record.partition, record.offset));
-        self.position.set(record.partition, record.offset + 1);
-        self.time = self.time.max(record.append_time);
-    }
-
-    fn place(&self) -> Arc<Place> {
-        Arc::new(Place::new(self.log, self.position.clone(), self.time))
-    }
+/// How long to wait before coming back to a server that is gone. Differs from stream to stream,
+/// so that not all come back at once.
+pub fn reconnect_delay() -> Duration {
+    RECONNECT_DELAY + RECONNECT_SPREAD.mul_f64(random_part())
 }
 
 /// The age at which one stream is closed: up to a tenth less or more than was set, so that

@@ -2,6 +2,7 @@
 
 mod duplicates;
 mod live;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,18 +101,21 @@ pub(super) fn read(message: &Bytes) -> Result<proto::StreamEventsResponse, prost
 
 /// A message of which only that is looked at which matters to who passes its events on.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Outline {
+pub struct Outline {
+    /// Behind the message.
     #[prost(string, tag = "1")]
     pub cursor: String,
+    /// Events.
     #[prost(message, optional, tag = "3")]
     pub batch: Option<OutlineBatch>,
+    /// Events are missing.
     #[prost(message, optional, tag = "7")]
     pub gap: Option<proto::Gap>,
 }
 
 /// A batch in an [`Outline`].
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct OutlineBatch {
+pub struct OutlineBatch {
     /// A `DeliveredEvent` each, as it was written.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub events: Vec<Bytes>,

@@ -144,7 +144,7 @@ where
     let method = method.ok_or_else(|| Status::unknown_method("there is no such method"))?;
     if streams(&method) {
         return Err(Status::unknown_method(format!(
-            "{} streams, which is done over gRPC and gRPC-web only",
+            "{} streams: call it over gRPC or gRPC-web; the feed is at /v1/events too",
             method.name()
         )));
     }

@@ -1,16 +1,19 @@
 //! JSON over plain HTTP, on the port of gRPC: translates, and decides nothing.
 //!
 //! A request becomes the message of a gRPC call by the descriptors of the schema
-//! ([`schema`]), not by code for each call, and its answer becomes JSON again. Two forms come
-//! in here: the Connect protocol's calls with one answer ([`connect`]), and routes for people
-//! with curl ([`rest`]). [`pages`] says which web pages may call, also over gRPC-web.
+//! ([`schema`]), not by code for each call, and its answer becomes JSON again. Three forms come
+//! in here: the Connect protocol's calls with one answer ([`connect`]), routes for people with
+//! curl ([`rest`]), and the feed, whose answer goes on ([`events`]). [`pages`] says which web
+//! pages may call, also over gRPC-web.
 //!
 //! How a call gets to the rooms is [`Calls`]: in process, through the transport of gRPC, so
 //! that what is refused, counted and written down is the same. This room does not know it.
 //! [`problem`] is the only place that knows HTTP's codes.
 
+mod accept;
 mod body;
 mod connect;
+mod events;
 mod pages;
 mod problem;
 mod query;
@@ -24,19 +27,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 
 use crate::proto;
 
+pub use events::FeedBody;
 pub use pages::{CorsPolicy, PagePolicy, host, open_to};
 pub use schema::Schema;
 pub use status::Status;
 
-/// What is answered.
-pub type Answer = http::Response<Full<Bytes>>;
+/// What is answered, whole or bit by bit.
+pub type Answer = http::Response<Either<Full<Bytes>, Box<FeedBody>>>;
 
-/// One call with one message and one answer, on its way to the rooms.
+/// The encoded answers of one call, read as they are asked for. An error is the last of them.
+pub type Answers = BoxStream<'static, Result<Bytes, Status>>;
+
+/// One call with one message, on its way to the rooms.
 pub struct Call {
     /// `/package.Service/Method`.
     pub path: String,
@@ -52,8 +60,12 @@ pub struct Call {
 
 /// How a call gets to the rooms.
 pub trait Calls: Send + Sync {
-    /// Makes a call; the encoded answer. Dropped, it is given up.
+    /// Makes a call with one answer; the encoded answer. Dropped, it is given up.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Status>>;
+
+    /// Makes a call with many answers, once it is known that there will be any. Dropped, they
+    /// are given up.
+    fn stream(&self, call: Call) -> BoxFuture<'static, Result<Answers, Status>>;
 
     /// Counts and writes down what is refused here, before there is a call: what was asked for,
     /// `/package.Service/Method` where that is known, and the extensions of the request.
@@ -90,7 +102,9 @@ impl Http {
     {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            if rest::takes(&request) {
+            if events::takes(&request) {
+                events::serve(&inner, request).await
+            } else if rest::takes(&request) {
                 rest::serve(&inner, request).await
             } else {
                 connect::serve(&inner, request).await
@@ -113,7 +127,10 @@ impl Http {
             let (path, headers) = (request.uri().path(), request.headers());
             let (asked_for, answer) = if rest::takes(&request) {
                 let answer = problem::problem(&status, rest::wants_text(headers));
-                (rest::call_of(request.method(), path), answer)
+                let streams = events::takes(&request);
+                let call =
+                    if streams { events::CALL } else { rest::call_of(request.method(), path) };
+                (call, answer)
             } else if connect::takes(&inner.schema, &request) {
                 let content_type = content_type(headers);
                 (path, connect::refusal(&inner.schema, path, &content_type, &status))
@@ -132,7 +149,7 @@ impl Http {
 /// An answer that nobody keeps or takes for something else: what it says is true now, and
 /// it may repeat what the caller sent.
 fn answer(status: http::StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = http::Response::new(Full::new(body.into()));
+    let mut answer = http::Response::new(Either::Left(Full::new(body.into())));
     *answer.status_mut() = status;
     set(&mut answer, CONTENT_TYPE, content_type);
     set(&mut answer, CACHE_CONTROL, "no-store");

@@ -36,7 +36,8 @@ const CODES: [(&str, u16); 17] = [
 
 /// Reasons for which HTTP has a code of its own. Programs that know only HTTP would come again
 /// with what can never succeed, or hold the server to be broken.
-const OWN_CODES: [(&str, StatusCode); 5] = [
+const OWN_CODES: [(&str, StatusCode); 6] = [
+    ("ACCEPT_UNSUPPORTED", StatusCode::NOT_ACCEPTABLE),
     ("MESSAGE_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
     ("METHOD_UNKNOWN", StatusCode::NOT_FOUND),
     ("HTTP_METHOD_UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
@@ -97,7 +98,7 @@ pub(super) fn connect(schema: &Schema, status: &Status) -> Answer {
 /// and what the reason brings along.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Problem {
+pub(super) struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
@@ -116,8 +117,15 @@ pub(super) fn problem(status: &Status, as_text: bool) -> Answer {
     if as_text {
         return with_retry(answer(code, TEXT, sentence(&status.message)), status);
     }
+    let body = serde_json::to_vec(&json(status)).unwrap_or_default();
+    with_retry(answer(code, PROBLEM, body), status)
+}
+
+/// What is said of a failed call in JSON.
+pub(super) fn json(status: &Status) -> Problem {
+    let code = http_code(status);
     let info = status.detail::<ErrorInfo>().unwrap_or_default();
-    let problem = Problem {
+    Problem {
         title: code.canonical_reason().unwrap_or("Client Closed Request"),
         status: code.as_u16(),
         detail: status.message.clone(),
@@ -125,9 +133,7 @@ pub(super) fn problem(status: &Status, as_text: bool) -> Answer {
         reason: info.reason,
         violations: status.detail().map_or_else(Vec::new, |bad: BadRequest| bad.field_violations),
         metadata: info.metadata,
-    };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
-    with_retry(answer(code, PROBLEM, body), status)
+    }
 }
 
 /// What a call says that has succeeded, as one sentence.

@@ -5,7 +5,7 @@
 //! sentence.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use prost::Message as _;
@@ -13,7 +13,7 @@ use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _
 use serde_json::{Map, Value};
 
 use super::words::{self, Words};
-use super::{Answer, Call, Inner, Status, body, content_type, problem, query, schema};
+use super::{Answer, Call, Inner, Status, accept, body, content_type, problem, query, schema};
 use crate::proto;
 
 /// What is below belongs to the routes.
@@ -126,7 +126,7 @@ fn allowed(path: &str) -> String {
 }
 
 /// Fields by their names, as texts.
-type Fields = Vec<(String, String)>;
+pub(super) type Fields = Vec<(String, String)>;
 
 /// A call as it was asked for.
 struct Asked {
@@ -213,7 +213,11 @@ fn check_type(headers: &HeaderMap, body: &[u8]) -> Result<(), Status> {
 }
 
 /// The message of a call.
-fn message(of: MessageDescriptor, fields: &Fields, body: &[u8]) -> Result<DynamicMessage, Status> {
+pub(super) fn message(
+    of: MessageDescriptor,
+    fields: &Fields,
+    body: &[u8],
+) -> Result<DynamicMessage, Status> {
     let mut whole = match body {
         [] => DynamicMessage::new(of.clone()),
         json => schema::from_json(of.clone(), json)?,
@@ -288,12 +292,8 @@ fn is_one_value(of: &MessageDescriptor) -> bool {
 /// and so has one that names both alike, as some libraries do unasked.
 pub(super) fn wants_text(headers: &HeaderMap) -> bool {
     let (mut text, mut json, mut any) = (0.0, 0.0, 0.0);
-    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    for range in values.flat_map(|value| value.split(',')) {
-        let (name, parameters) = range.split_once(';').unwrap_or((range, ""));
-        let quality = parameters.split(';').find_map(|one| one.trim().strip_prefix("q="));
-        let quality: f32 = quality.map_or(Ok(1.0), str::parse).unwrap_or(0.0);
-        match name.trim().to_ascii_lowercase().as_str() {
+    for (name, quality) in accept::ranges(headers) {
+        match name.as_str() {
             "text/plain" | "text/*" => text = quality.max(text),
             "application/json" | "application/problem+json" => json = quality.max(json),
             "*/*" | "application/*" => any = quality.max(any),
@@ -305,6 +305,8 @@ pub(super) fn wants_text(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
     use crate::http::Schema;
     use crate::proto::{ClientContext, PurchaseItemRequest};

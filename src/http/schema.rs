@@ -48,6 +48,11 @@ impl Schema {
         self.pool.get_service_by_name(service)?.methods().find(|method| method.name() == name)
     }
 
+    /// The message `package.Name`.
+    pub(super) fn message(&self, name: &str) -> Option<MessageDescriptor> {
+        self.pool.get_message_by_name(name)
+    }
+
     /// A detail of an error as JSON; null when its type is not known.
     pub(super) fn detail(&self, detail: &prost_types::Any) -> Value {
         let descriptor = self.pool.get_message_by_name(type_name(detail));

@@ -141,6 +141,12 @@ impl Status {
         Self::of(INVALID_ARGUMENT, "CONTENT_TYPE_UNSUPPORTED", message)
     }
 
+    /// The caller accepts none of the types that there are.
+    pub(super) fn not_acceptable(known: &[&str]) -> Self {
+        let message = format!("the header accept takes none of {}", known.join(", "));
+        Self::of(INVALID_ARGUMENT, "ACCEPT_UNSUPPORTED", message)
+    }
+
     /// HTTP's method is none of those that are allowed.
     pub(super) fn wrong_method(allowed: &str) -> Self {
         let message = format!("this is asked for by {allowed}");

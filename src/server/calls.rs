@@ -1,21 +1,24 @@
 //! From plain HTTP to the rooms: a call becomes one of gRPC, in process, so that deadline,
 //! validation, metrics and access lines are those of any other.
 
+use std::future::ready;
+
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue,
     TE, TRANSFER_ENCODING,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, BodyStream, Full};
 use prost::Message as _;
 use tonic::Code;
 
 use crate::grpc::{ServedBody, Transport, frame_encoded, unframe};
-use crate::http::{Call, Calls, Status};
+use crate::http::{Answers, Call, Calls, Status};
 
 /// The most milliseconds that gRPC's eight digits of a timeout can say.
 const MOST_MILLIS: u128 = 99_999_999;
@@ -42,6 +45,11 @@ impl Calls for InProcess {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Status>> {
         let came_by = call.came_by;
         self.0.serve(request(call), came_by).then(outcome).boxed()
+    }
+
+    fn stream(&self, call: Call) -> BoxFuture<'static, Result<Answers, Status>> {
+        let came_by = call.came_by;
+        self.0.serve(request(call), came_by).map(outcomes).boxed()
     }
 
     fn refused(&self, path: &str, extensions: &http::Extensions, status: &Status) {
@@ -78,13 +86,38 @@ fn request(call: Call) -> http::Request<Full<Bytes>> {
 async fn outcome(response: http::Response<ServedBody>) -> Result<Bytes, Status> {
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(|status| failure(&status))?;
-    let said = |headers: &HeaderMap| tonic::Status::from_header_map(headers);
     let status = said(&head.headers).or_else(|| body.trailers().and_then(said));
     match status {
         Some(status) if status.code() == Code::Ok => Ok(unframe(&body.to_bytes())),
         Some(status) => Err(failure(&status)),
         None => Err(failure(&tonic::Status::unknown("the call ended without a status"))),
     }
+}
+
+/// The messages of a response, or why there are none.
+fn outcomes(response: http::Response<ServedBody>) -> Result<Answers, Status> {
+    let (head, body) = response.into_parts();
+    match said(&head.headers).filter(|status| status.code() != Code::Ok) {
+        Some(status) => Err(failure(&status)),
+        None => Ok(BodyStream::new(body).filter_map(|frame| ready(message(frame))).boxed()),
+    }
+}
+
+/// The message in a frame of a body, each of which holds one; or what the end says, if that is
+/// not that all is well.
+fn message(frame: Result<Frame<Bytes>, tonic::Status>) -> Option<Result<Bytes, Status>> {
+    match frame.map(Frame::into_data) {
+        Ok(Ok(data)) => Some(Ok(unframe(&data))),
+        Ok(Err(end)) => {
+            let status = said(end.trailers_ref()?).filter(|status| status.code() != Code::Ok)?;
+            Some(Err(failure(&status)))
+        }
+        Err(status) => Some(Err(failure(&status))),
+    }
+}
+
+fn said(headers: &HeaderMap) -> Option<tonic::Status> {
+    tonic::Status::from_header_map(headers)
 }
 
 fn failure(status: &tonic::Status) -> Status {

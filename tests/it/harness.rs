@@ -42,7 +42,7 @@ impl TestServer {
         Self::start_in(tempfile::tempdir().unwrap(), flags).await
     }
 
-    async fn start_in(dir: TempDir, flags: Vec<String>) -> Self {
+    pub async fn start_in(dir: TempDir, flags: Vec<String>) -> Self {
         let data_dir = format!("--data-dir={}", dir.path().join("data").display());
         let fixed = ["herald", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
         let all = fixed.into_iter().map(str::to_owned).chain([data_dir]).chain(flags.clone());

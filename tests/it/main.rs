@@ -7,6 +7,7 @@ mod catalog;
 mod configuration;
 mod connect;
 mod doctor;
+mod events;
 mod feed;
 mod harness;
 mod hostile;

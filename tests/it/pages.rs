@@ -168,7 +168,8 @@ async fn a_name_that_anybody_could_make_lead_here_is_not_answered() {
     let by_origin = TestServer::start(&["--cors=https://events.example"]).await;
     let by_name = TestServer::start(&["--allowed-hosts=events.example"]).await;
     let connect = "/game.v1.GameService/GetCatalog?connect=v1&encoding=json&message=%7B%7D";
-    for path in ["/v1/catalog", connect, "/", "/assets/page.js"] {
+    let events = "/v1/events?stop_when_caught_up=true";
+    for path in ["/v1/catalog", events, connect, "/", "/assets/page.js"] {
         for (server, host, expected) in [
             (&server, "127.0.0.1:1", "200"),
             (&server, "localhost", "200"),

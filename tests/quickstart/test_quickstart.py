@@ -23,6 +23,7 @@ SECONDS = 120
 BLOCKS = [
     "## Quick start",
     "### Plain HTTP",
+    "### The feed over plain HTTP",
     "### Trying again",
     "### What players have",
     "## What players can do",
