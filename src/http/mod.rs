@@ -3,7 +3,7 @@
 //! A request becomes the message of a gRPC call by the descriptors of the schema
 //! ([`schema`]), not by code for each call, and its answer becomes JSON again. Two forms come
 //! in here: the Connect protocol's calls with one answer ([`connect`]), and routes for people
-//! with curl ([`rest`]).
+//! with curl ([`rest`]). [`openapi`] describes both.
 //!
 //! How a call gets to the rooms is [`Calls`]: in process, through the transport of gRPC, so
 //! that what is refused, counted and written down is the same. This room does not know it.
@@ -11,6 +11,7 @@
 
 mod body;
 mod connect;
+mod openapi;
 mod problem;
 mod query;
 mod rest;
@@ -77,7 +78,7 @@ impl Http {
 
     /// Whether a request is for here. Not to be asked about gRPC.
     pub fn takes<B>(&self, request: &http::Request<B>) -> bool {
-        rest::takes(request) || connect::takes(&self.0.schema, request)
+        rest::takes(request) || openapi::takes(request) || connect::takes(&self.0.schema, request)
     }
 
     /// Serves a request that is for here.
@@ -90,6 +91,8 @@ impl Http {
         Box::pin(async move {
             if rest::takes(&request) {
                 rest::serve(&inner, request).await
+            } else if openapi::takes(&request) {
+                openapi::serve(&inner.schema)
             } else {
                 connect::serve(&inner, request).await
             }

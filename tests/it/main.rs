@@ -10,6 +10,7 @@ mod doctor;
 mod feed;
 mod harness;
 mod hostile;
+mod openapi;
 mod players;
 mod process;
 mod rest;
