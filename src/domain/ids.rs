@@ -11,6 +11,19 @@ pub const MAX_TEXT_BYTES: usize = 128;
 /// The most bytes of an item or guild id.
 pub const MAX_ENTITY_BYTES: usize = 64;
 
+/// What is neither white space nor a control character nor a line separator. White space is
+/// listed, as not all engines mean the same by `\s`.
+macro_rules! visible {
+    () => {
+        r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+    };
+}
+
+/// What the characters of a text that is not empty have to be, from the first to the last, as a
+/// regular expression of ECMA-262: what `check_text` asks, for those who describe it to others.
+pub const TEXT_PATTERN: &str =
+    concat!(visible!(), r"([^\x00-\x1f\x7f-\x9f\u2028\u2029]*", visible!(), ")?");
+
 /// Why a text is no identifier, as the description of a violation.
 type Reason = Cow<'static, str>;
 
@@ -147,6 +160,20 @@ mod tests {
             assert!(error.contains(reason), "{bad:?}: {error}");
         }
         assert!(ItemId::parse("x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn the_pattern_of_a_text_is_what_is_checked() {
+        let pattern = regex::Regex::new(&format!("^({TEXT_PATTERN})$")).unwrap();
+        // Beyond these there is no white space; what is no letter either is tried all the same.
+        let rest = ['\u{feff}', '\u{e000}', '\u{fffe}', '\u{1f5e1}', '\u{10ffff}'];
+        for c in ('\0'..'\u{3100}').chain(rest) {
+            for text in [format!("{c}"), format!("{c}a"), format!("a{c}"), format!("a{c}{c}a")] {
+                let fits = PlayerId::parse(text.clone()).is_ok();
+                assert_eq!(pattern.is_match(&text), fits, "{text:?}");
+            }
+        }
+        assert!(!pattern.is_match(""));
     }
 
     #[test]

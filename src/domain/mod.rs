@@ -10,6 +10,7 @@ mod action;
 mod caller;
 mod catalog;
 mod event;
+mod fields;
 mod ids;
 mod origin;
 mod possessions;
@@ -21,7 +22,10 @@ pub use catalog::{Catalog, CatalogError, Item, MAX_CATALOG_ENTRIES};
 pub use event::{
     EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_guild, event_id, event_type,
 };
-pub use ids::{GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId, uuid_text};
+pub use fields::{FieldRule, Form, field_rule};
+pub use ids::{
+    GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId, TEXT_PATTERN, uuid_text,
+};
 pub use origin::{
     AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
     client_address,

@@ -23,6 +23,7 @@
 
 mod batch;
 mod catch_up;
+mod fields;
 mod filter;
 mod follow;
 mod hub;
@@ -57,6 +58,7 @@ use crate::event_log::{
 };
 use crate::proto;
 
+pub use fields::field_rule;
 pub use filter::MAX_FILTER_VALUES;
 pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};

@@ -119,7 +119,7 @@ fn allowed(reads: bool) -> &'static str {
     if reads { "GET, POST" } else { "POST" }
 }
 
-fn streams(method: &MethodDescriptor) -> bool {
+pub(super) fn streams(method: &MethodDescriptor) -> bool {
     method.is_server_streaming() || method.is_client_streaming()
 }
 

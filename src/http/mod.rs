@@ -3,8 +3,8 @@
 //! A request becomes the message of a gRPC call by the descriptors of the schema
 //! ([`schema`]), not by code for each call, and its answer becomes JSON again. Three forms come
 //! in here: the Connect protocol's calls with one answer ([`connect`]), routes for people with
-//! curl ([`rest`]), and the feed, whose answer goes on ([`events`]). [`pages`] says which web
-//! pages may call, also over gRPC-web.
+//! curl ([`rest`]), and the feed, whose answer goes on ([`events`]). [`openapi`]
+//! describes them, and [`pages`] says which web pages may call, also over gRPC-web.
 //!
 //! How a call gets to the rooms is [`Calls`]: in process, through the transport of gRPC, so
 //! that what is refused, counted and written down is the same. This room does not know it.
@@ -14,6 +14,7 @@ mod accept;
 mod body;
 mod connect;
 mod events;
+mod openapi;
 mod pages;
 mod problem;
 mod query;
@@ -91,7 +92,7 @@ impl Http {
 
     /// Whether a request is for here. Not to be asked about gRPC.
     pub fn takes<B>(&self, request: &http::Request<B>) -> bool {
-        rest::takes(request) || connect::takes(&self.0.schema, request)
+        rest::takes(request) || openapi::takes(request) || connect::takes(&self.0.schema, request)
     }
 
     /// Serves a request that is for here.
@@ -106,6 +107,8 @@ impl Http {
                 events::serve(&inner, request).await
             } else if rest::takes(&request) {
                 rest::serve(&inner, request).await
+            } else if openapi::takes(&request) {
+                openapi::serve(&inner.schema)
             } else {
                 connect::serve(&inner, request).await
             }

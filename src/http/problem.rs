@@ -60,6 +60,14 @@ fn http_code(status: &Status) -> StatusCode {
     )
 }
 
+/// HTTP's code for an error by the names that the schema's comments have for it: gRPC's code in
+/// capitals, and the reason.
+pub(super) fn code_of(code: &str, reason: &str) -> Option<StatusCode> {
+    let code = code.to_ascii_lowercase();
+    let number = CODES.iter().position(|(name, _)| *name == code)?;
+    Some(http_code(&Status::of(i32::try_from(number).ok()?, reason, "")))
+}
+
 /// The answer to a call that has succeeded.
 pub(super) fn success(content_type: &'static str, body: impl Into<bytes::Bytes>) -> Answer {
     answer(StatusCode::OK, content_type, body)
@@ -88,6 +96,45 @@ pub(super) fn connect_error(schema: &Schema, status: &Status) -> serde_json::Val
     })
 }
 
+/// The schema of [`connect_error`].
+pub(super) fn connect_schema() -> serde_json::Value {
+    json!({
+        "type": "object",
+        "description": "A failed call, as the Connect protocol has it.",
+        "required": ["code", "message", "details"],
+        "properties": {
+            "code": code_schema(),
+            "message": { "type": "string", "description": "For people; may change." },
+            "details": {
+                "type": "array",
+                "description": "Among them a `google.rpc.ErrorInfo`, which has the reason.",
+                "items": {
+                    "type": "object",
+                    "required": ["type", "value"],
+                    "properties": {
+                        "type": { "type": "string", "description": "The name of its message." },
+                        "value": {
+                            "type": "string",
+                            "description": "The message in protobuf, in base64 without padding.",
+                        },
+                        "debug": {
+                            "type": "object",
+                            "nullable": true,
+                            "description": "The message in JSON.",
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
+
+/// The schema of Connect's name of a code.
+fn code_schema() -> serde_json::Value {
+    let names: std::collections::BTreeSet<_> = CODES.iter().map(|(name, _)| name).collect();
+    json!({ "type": "string", "enum": names, "description": "gRPC's code." })
+}
+
 /// A failed call, to a client of Connect.
 pub(super) fn connect(schema: &Schema, status: &Status) -> Answer {
     let body = connect_error(schema, status).to_string();
@@ -109,6 +156,46 @@ pub(super) struct Problem {
     violations: Vec<FieldViolation>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// The schema of [`Problem`].
+pub(super) fn problem_schema() -> serde_json::Value {
+    json!({
+        "type": "object",
+        "description": "A failed call, as RFC 9457 has it.",
+        "required": ["title", "status", "detail", "code"],
+        "properties": {
+            "title": { "type": "string", "description": "HTTP's name of the status." },
+            "status": { "type": "integer", "format": "int32", "minimum": 400, "maximum": 599 },
+            "detail": { "type": "string", "description": "For people; may change." },
+            "code": code_schema(),
+            "reason": {
+                "type": "string",
+                "description": "For programs, which decide on it; stays. Not there when the \
+                    server itself has failed.",
+            },
+            "violations": {
+                "type": "array",
+                "description": "All that is wrong, by field.",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "description"],
+                    "properties": {
+                        "field": {
+                            "type": "string",
+                            "description": "The path of the field, such as `item_id`.",
+                        },
+                        "description": { "type": "string" },
+                    },
+                },
+            },
+            "metadata": {
+                "type": "object",
+                "description": "What the reason brings along.",
+                "additionalProperties": { "type": "string" },
+            },
+        },
+    })
 }
 
 /// A failed call, as JSON or as one sentence.

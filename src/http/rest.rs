@@ -23,11 +23,14 @@ const PREFIX: &str = "/v1/";
 /// Source: <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The field that it is.
+pub(super) const REQUEST_ID: &str = "request_id";
+
 /// One route: a method and a path, whose parts in braces are fields of the call.
-struct Route {
-    method: Method,
-    path: &'static str,
-    call: &'static str,
+pub(super) struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub call: &'static str,
     says: Words,
 }
 
@@ -42,7 +45,7 @@ const PLAYER: &str = "/v1/players/{player_id}";
 const CATALOG: &str = "/v1/catalog";
 
 /// GET never writes.
-static ROUTES: [Route; 6] = [
+pub(super) static ROUTES: [Route; 6] = [
     route(Method::POST, SESSIONS, "/game.v1.GameService/StartSession", words::session),
     route(Method::POST, PURCHASES, "/game.v1.GameService/PurchaseItem", words::purchase),
     route(Method::POST, GUILD, "/game.v1.GameService/JoinGuild", words::joined),
@@ -189,11 +192,17 @@ fn fields_of_path(pattern: &str, path: &str) -> Option<Result<Fields, Status>> {
     Some(wrong.map_or(Ok(fields), Err))
 }
 
+/// The names of the fields in a path of the table.
+pub(super) fn names_in_path(pattern: &str) -> Vec<String> {
+    let fields = fields_of_path(pattern, pattern).and_then(Result::ok).unwrap_or_default();
+    fields.into_iter().map(|(name, _)| name).collect()
+}
+
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<(String, String)>, Status> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().map_err(|_| Status::malformed("idempotency-key is not a UUID"))?;
     // The draft has it in quotes; hardly anybody writes them.
-    Ok(Some(("request_id".to_owned(), key.trim_matches('"').to_owned())))
+    Ok(Some((REQUEST_ID.to_owned(), key.trim_matches('"').to_owned())))
 }
 
 /// A body is JSON, or there is none: what `curl -d ''` says of an empty one does not matter.
@@ -284,7 +293,7 @@ fn in_both(one: &DynamicMessage, other: &DynamicMessage) -> Option<String> {
 }
 
 /// Whether JSON writes a message of this type as one value.
-fn is_one_value(of: &MessageDescriptor) -> bool {
+pub(super) fn is_one_value(of: &MessageDescriptor) -> bool {
     of.package_name() == "google.protobuf"
 }
 
@@ -318,7 +327,7 @@ mod tests {
             let method = schema.method(route.call).unwrap();
             assert_eq!(schema::only_reads(&method), route.method == Method::GET, "{}", route.call);
             assert!(route.path.starts_with(PREFIX));
-            for (name, _) in fields_of_path(route.path, route.path).unwrap().unwrap() {
+            for name in names_in_path(route.path) {
                 assert!(method.input().get_field_by_name(&name).is_some(), "{}", route.path);
             }
         }

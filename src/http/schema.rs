@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, MethodDescriptor,
+    ServiceDescriptor,
 };
 use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
@@ -51,6 +52,11 @@ impl Schema {
     /// The message `package.Name`.
     pub(super) fn message(&self, name: &str) -> Option<MessageDescriptor> {
         self.pool.get_message_by_name(name)
+    }
+
+    /// The services of a package.
+    pub(super) fn services(&self, package: &str) -> impl Iterator<Item = ServiceDescriptor> {
+        self.pool.services().filter(move |service| service.package_name() == package)
     }
 
     /// A detail of an error as JSON; null when its type is not known.

@@ -97,7 +97,8 @@ pub(super) fn type_name(detail: &Any) -> &str {
 }
 
 impl Status {
-    fn of(code: i32, reason: &str, message: impl Into<String>) -> Self {
+    /// One with a reason.
+    pub(super) fn of(code: i32, reason: &str, message: impl Into<String>) -> Self {
         let info = ErrorInfo {
             reason: reason.to_owned(),
             domain: DOMAIN.to_owned(),

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::{Instant, timeout_at};
 
 use super::Players;
-use crate::domain::{GuildId, PlayerId, Violations};
+use crate::domain::{FieldRule, Form, GuildId, PlayerId, Violations};
 use crate::event_log::partition_of_key;
 use crate::event_log::{Cursor, CursorMalformed, LogId, Offset, Partition, Position};
 use crate::proto;
@@ -21,6 +21,16 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// The version of page tokens. Behind it comes the last id of the page.
 const TOKEN_VERSION: u8 = 1;
+
+/// What a field of a question has to be that is checked here, by the names of message and field.
+pub fn field_rule(message: &str, field: &str) -> Option<FieldRule> {
+    match (message, field) {
+        ("ListGuildMembersRequest", "page_size") => {
+            FieldRule::optional(Form::Number { min: 0, max: None })
+        }
+        _ => None,
+    }
+}
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, thiserror::Error)]

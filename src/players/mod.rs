@@ -53,7 +53,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::domain::Terms;
 use crate::event_log::{LogId, Offset, Partition, Position, Record, Trimmed};
 
-pub use ask::PlayersError;
+pub use ask::{PlayersError, field_rule};
 pub use claims::{Claimed, Known, Outcome, Receipt, Ticket};
 pub use keep::SnapshotOptions;
 

@@ -17,6 +17,7 @@ This is Herald, a game event service. It speaks gRPC and gRPC-web here.
   what there is     grpcurl -plaintext HOST list
   an action         grpcurl -plaintext -d '{\"player_id\":\"alice\",\"item_id\":\"sword\"}' HOST game.v1.GameService/PurchaseItem
   the live feed     grpcurl -plaintext HOST game.v1.EventFeedService/StreamEvents
+  in plain HTTP     curl http://HOST/openapi.json
 
 Health and metrics are on the admin address.
 ";

@@ -11,6 +11,7 @@ mod events;
 mod feed;
 mod harness;
 mod hostile;
+mod openapi;
 mod pages;
 mod players;
 mod process;

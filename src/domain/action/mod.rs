@@ -37,7 +37,7 @@ use refund_purchase::RefundPurchase;
 use start_session::StartSession;
 
 /// The most of one item that one action may move.
-const MAX_QUANTITY: i32 = 1_000_000;
+pub(super) const MAX_QUANTITY: i32 = 1_000_000;
 
 /// What the catalogue has against an item or a guild that is not in it.
 const NOT_IN_CATALOG: &str = "not in the catalogue; GetCatalog lists what is";

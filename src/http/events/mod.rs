@@ -26,23 +26,24 @@ use form::Form;
 pub use passing::FeedBody;
 use passing::Types;
 
-const PATH: &str = "/v1/events";
+pub(super) const PATH: &str = "/v1/events";
 pub(super) const CALL: &str = "/game.v1.EventFeedService/StreamEvents";
 const EVENT: &str = "game.v1.DeliveredEvent";
 const ALLOWED: &str = "GET, HEAD";
 
 /// What a stream can be; who does not mind gets the first.
-const TYPES: [&str; 3] = ["text/event-stream", "application/x-ndjson", "application/jsonl"];
+pub(super) const TYPES: [&str; 3] =
+    ["text/event-stream", "application/x-ndjson", "application/jsonl"];
 
 /// Names of the query for what is asked for most.
-const SHORT_NAMES: [(&str, &str); 3] = [
+pub(super) const SHORT_NAMES: [(&str, &str); 3] = [
     ("type", "filter.event_types"),
     ("player", "filter.player_ids"),
     ("guild", "filter.guild_ids"),
 ];
 
 /// For those who wrote none of them.
-const START_FORMS: &str =
+pub(super) const START_FORMS: &str =
     "write earliest, latest, a cursor, or a time such as 2026-11-21T10:00:00Z";
 
 /// What a browser sends that comes back.
