@@ -128,14 +128,16 @@ def test_the_gates_can_be_missed():
 
 def test_the_gates_of_the_page_can_be_missed():
     def missed(full=True, rate=1_000, rows=34, nodes=750, heaps=(8e6, 8.1e6), process=0,
-               busy=True, p95=17):
+               under_load=True, busy=0.3, p95=17):
         memory = [
             {"rows_drawn": rows, "nodes": nodes, "heap_bytes": heap, "process_bytes": grown}
             for heap, grown in zip(heaps, (1e8, 1e8 + process))
         ]
         measured = {
-            "spans": [{"memory": each, "events_per_second": rate} for each in memory],
-            "under_load_to_the_end": busy,
+            "spans": [
+                {"memory": each, "events_per_second": rate, "busy_share": busy} for each in memory
+            ],
+            "under_load_to_the_end": under_load,
             "alone": {"frame_ms": {"p95": p95}},
         }
         found = page.gates({"rate": 1_000, "gates": full}, measured)
@@ -150,10 +152,11 @@ def test_the_gates_of_the_page_can_be_missed():
     assert missed(heaps=(8e6, 9e6)) == ["growth of these, bytes"]
     assert missed(process=2e7) == ["growth of its process, bytes"]
     assert missed(rate=950) == ["events a second"]
-    assert missed(busy=False) == ["under load to the end"]
+    assert missed(under_load=False) == ["under load to the end"]
+    assert missed(busy=0.9) == ["CPU time of the page, of one core"]
     assert missed(p95=100) == ["frame, 95th percentile, ms"]
     # What speed decides does not count in small size.
-    assert missed(full=False, rate=1, busy=False, p95=1_000) == []
+    assert missed(full=False, rate=1, under_load=False, busy=1, p95=1_000) == []
 
 
 def test_percentiles_are_of_what_was_measured():
