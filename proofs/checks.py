@@ -185,6 +185,21 @@ def check_same_feed(one, other):
                 raise Broken(f"partition {partition}, event {number}: {left} and {right}")
 
 
+def check_taken(event_ids, events):
+    """A reader has taken these events so far: those of the log, in its order, none left out."""
+    known = {event.event_id: event for event in events}
+    if strange := [each for each in event_ids if each not in known]:
+        raise Broken(f"{len(strange)} are not in the log, such as {strange[0]}")
+    taken = [known[each] for each in event_ids]
+    parts = by_partition(taken)
+    begun = [
+        event
+        for partition, whole in by_partition(events).items()
+        for event in whole[: len(parts.get(partition, []))]
+    ]
+    check_same_feed(taken, begun)
+
+
 def by_partition(events):
     partitions = collections.defaultdict(list)
     for event in events:

@@ -9,6 +9,7 @@ import accounts
 import calling
 import checks
 import kafka_feed
+import page
 import throughput
 
 
@@ -31,6 +32,27 @@ def check(receipts, events):
 
 def test_a_log_as_it_should_be_passes():
     check(receipts(), logged(receipts()))
+
+
+@pytest.mark.parametrize(
+    "taken, found",
+    [
+        (["e0", "e1", "e2", "e3", "e4", "e5"], None),
+        (["e1", "e0", "e3", "e2"], None),
+        (["e1"], None),
+        (["e0", "e1", "e4"], "partition 0, event 1"),
+        (["e0", "e1", "e1", "e2"], "partition 1, event 1"),
+        (["e0", "e1", "e4", "e2"], "partition 0, event 1"),
+        (["e2", "e1"], "partition 0, event 0"),
+        (["e0", "e1", "e2", "e3", "e4", "e5", "e5"], "partition 1, event 3"),
+        (["e0", "3 records are missing"], "1 are not in the log"),
+    ],
+)
+def test_what_a_reader_took_is_the_beginning_of_each_partition(taken, found):
+    if not found:
+        return checks.check_taken(taken, logged(receipts()))
+    with pytest.raises(checks.Broken, match=found):
+        checks.check_taken(taken, logged(receipts()))
 
 
 def replaced(items, index, **changes):
@@ -102,6 +124,45 @@ def test_the_gates_can_be_missed():
     assert met(0.56, None) == [True, False]
     with pytest.raises(checks.Broken, match="does not compare"):
         throughput.gates({"ratios": []})
+
+
+def test_the_gates_of_the_page_can_be_missed():
+    def missed(full=True, rate=1_000, rows=34, nodes=750, heaps=(8e6, 8.1e6), process=0,
+               under_load=True, busy=0.3, p95=17):
+        memory = [
+            {"rows_drawn": rows, "nodes": nodes, "heap_bytes": heap, "process_bytes": grown}
+            for heap, grown in zip(heaps, (1e8, 1e8 + process))
+        ]
+        measured = {
+            "spans": [
+                {"memory": each, "events_per_second": rate, "busy_share": busy} for each in memory
+            ],
+            "under_load_to_the_end": under_load,
+            "alone": {"frame_ms": {"p95": p95}},
+        }
+        found = page.gates({"rate": 1_000, "gates": full}, measured)
+        return [gate["what"] for gate in found if not gate["met"]]
+
+    assert missed() == []
+    assert missed(rows=10_000, nodes=90_000) == [
+        "rows in the document",
+        "elements and texts in the document",
+    ]
+    assert missed(heaps=(8e6, 80e6)) == ["objects of the page, bytes", "growth of these, bytes"]
+    assert missed(heaps=(8e6, 9e6)) == ["growth of these, bytes"]
+    assert missed(process=2e7) == ["growth of its process, bytes"]
+    assert missed(rate=950) == ["events a second"]
+    assert missed(under_load=False) == ["under load to the end"]
+    assert missed(busy=0.9) == ["CPU time of the page, of one core"]
+    assert missed(p95=100) == ["frame, 95th percentile, ms"]
+    # What speed decides does not count in small size.
+    assert missed(full=False, rate=1, under_load=False, busy=1, p95=1_000) == []
+
+
+def test_percentiles_are_of_what_was_measured():
+    assert page.percentiles([]) is None
+    expected = {"count": 101, "p50": 50, "p95": 95, "p99": 99, "max": 100}
+    assert page.percentiles(range(100, -1, -1)) == expected
 
 
 def call(code, reason="", number=0, took=1.0, retry=True):

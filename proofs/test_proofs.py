@@ -9,8 +9,8 @@ import pytest
 import running
 
 # Those that wait most come first.
-NAMES = ["cluster", "outage", "kafka_feed", "half_open", "kafka_throughput", "kafka_kill9"]
-NAMES += ["kafka_writes", "exactly_once", "two_writers", "restart", "request_index"]
+NAMES = ["cluster", "outage", "kafka_feed", "half_open", "page", "kafka_throughput"]
+NAMES += ["kafka_kill9", "kafka_writes", "exactly_once", "two_writers", "restart", "request_index"]
 NAMES += ["replay", "latency", "fanout", "writes", "kill9", "throughput"]
 
 # They mostly wait for a Kafka, so that two at a time take little longer than one.

@@ -58,6 +58,14 @@ async () => {
 }
 """.replace("DRAWN", DRAWN)
 
+# The ids of the events in the document, from the newest to the oldest.
+DRAWN_ROWS = """
+[...document.querySelectorAll("#list .row:not([hidden])")]
+  .map((row) => row.dataset)
+  .sort((a, b) => b.number - a.number)
+  .map(({ event }) => event)
+"""
+
 
 def chromium():
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -132,11 +140,10 @@ class Page:
         """What all rows show, the newest first."""
         return self.page.evaluate(ALL_ROWS)
 
-    def heap_bytes(self):
-        """What its objects take, once those that nobody needs are gone."""
-        session = self.page.context.new_cdp_session(self.page)
-        session.send("HeapProfiler.collectGarbage")
-        return session.send("Runtime.getHeapUsage")["usedSize"]
+    def drawn_rows(self):
+        """Which events are to be seen, or nearly so; the newest first."""
+        self.page.evaluate(DRAWN)
+        return self.page.evaluate(DRAWN_ROWS)
 
     def filter(self, **fields):
         """Fills in the form of the filter and applies it."""
@@ -166,14 +173,10 @@ class Game:
         self._channel.close()
 
     def bought(self, player, item="sword", quantity=1):
-        return self.buying(player, item, quantity).result().receipt.event_id
-
-    def buying(self, player, item="sword", quantity=1):
-        """The same, without waiting for it."""
         request = self._pb.PurchaseItemRequest(
             request_id=str(uuid.uuid4()), player_id=player, item_id=item, quantity=quantity
         )
-        return self._stub.game.PurchaseItem.future(request, timeout=stub.DEADLINE)
+        return self._stub.game.PurchaseItem(request, timeout=stub.DEADLINE).receipt.event_id
 
     def joined(self, player, guild):
         request = self._pb.JoinGuildRequest(player_id=player, guild_id=guild)

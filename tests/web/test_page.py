@@ -324,3 +324,16 @@ def test_a_narrow_page_does_not_scroll_sideways(browser, modules, folder):
             page.locator(".row").tap()
             expect(page.locator("#detail")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_what_happened_is_legible_at_every_width(browser, modules, folder):
+    with running.Server(folder) as server, Game(modules, server.address) as game:
+        game.bought("w" * 64, "horse", 2)
+        with browser.page(f"{server.url}/?since=all") as page:
+            page.has_read(1)
+            for width in [320, 640, 700, 900, 960, 1100, 1280, 1920]:
+                page.set_viewport_size({"width": width, "height": 800})
+                page.evaluate(DRAWN)
+                words = page.locator(".row .words")
+                assert words.text_content() == "bought 2 horse for 1000 gold"
+                assert words.evaluate("(it) => it.scrollWidth <= it.clientWidth"), width

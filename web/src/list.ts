@@ -1,6 +1,7 @@
 // The list of rows, newest first. Only what can be seen is in the document.
 
 import { made } from "./dom";
+import type { Drawing } from "./drawing";
 import type { Ring, Row } from "./ring";
 import { clock, typeName, words } from "./words";
 
@@ -55,25 +56,30 @@ export class List {
   readonly #rows: HTMLElement;
   readonly #newer: HTMLElement;
   readonly #open: (row: Row) => void;
+  readonly #drawing: Drawing;
   readonly #lines: Line[] = [];
   #rowHeight = 0;
   #boxHeight = 0;
   /** The row at the top while the reader looks at older ones; else the newest one is. */
   #pinned: number | undefined;
+  /** The row at the top when it was drawn last: what the reader sees. */
+  #shown = 0;
   /** The row that the keyboard is at. */
   #active: number | undefined;
-  #frame = 0;
 
   constructor(
     ring: Ring,
     parts: { box: HTMLElement; rows: HTMLElement; newer: HTMLElement },
     open: (row: Row) => void,
+    drawing: Drawing,
   ) {
     this.#ring = ring;
     this.#box = parts.box;
     this.#rows = parts.rows;
     this.#newer = parts.newer;
     this.#open = open;
+    this.#drawing = drawing;
+    drawing.add(() => this.#draw());
     this.#box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#box.addEventListener("keydown", (key) => this.#key(key));
     this.#box.addEventListener("click", (click) => this.#click(click));
@@ -82,14 +88,6 @@ export class List {
       this.#box.focus();
     });
     new ResizeObserver(() => this.#measure()).observe(this.#box);
-  }
-
-  /** Has the list drawn in the next frame. */
-  changed(): void {
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.#draw();
-    });
   }
 
   /** Goes back to the newest row. */
@@ -101,7 +99,7 @@ export class List {
   #measure(): void {
     this.#boxHeight = this.#box.clientHeight;
     this.#rowHeight = parseFloat(getComputedStyle(this.#box).getPropertyValue("--row"));
-    this.changed();
+    this.#drawing.now();
   }
 
   #top(): number {
@@ -112,19 +110,19 @@ export class List {
   #follow(): void {
     this.#pinned = undefined;
     this.#box.scrollTop = 0;
-    this.changed();
+    this.#drawing.now();
   }
 
   #scrolled(): void {
-    if (this.#box.scrollTop > 0) this.#pinned ??= this.#ring.next - 1;
+    if (this.#box.scrollTop > 0) this.#pinned ??= this.#shown;
     else if (this.#active === undefined) this.#pinned = undefined;
-    this.changed();
+    this.#drawing.now();
   }
 
   #draw(): void {
     // Not measured yet; that has it drawn.
     if (this.#rowHeight === 0) return;
-    const top = this.#top();
+    const top = (this.#shown = this.#top());
     const count = top - this.#ring.oldest + 1;
     const height = this.#rowHeight;
     this.#rows.style.height = `${count * height}px`;
@@ -133,7 +131,9 @@ export class List {
     this.#newer.textContent = `▲ ${newer} newer`;
 
     const visible = Math.ceil(this.#boxHeight / height) + 1;
-    const first = Math.max(0, Math.floor(this.#box.scrollTop / height) - MARGIN);
+    // To ask for what is known to be 0 would have the browser lay out everything once more.
+    const scrolled = this.#pinned === undefined ? 0 : this.#box.scrollTop;
+    const first = Math.max(0, Math.floor(scrolled / height) - MARGIN);
     const last = Math.min(count, first + visible + 2 * MARGIN);
     const wanted = Math.min(visible + 2 * MARGIN, this.#ring.next - this.#ring.oldest);
     while (this.#lines.length < wanted) {
@@ -187,8 +187,8 @@ export class List {
   /** Moves the keyboard's place down by so many rows, and has it seen. */
   #move(step: number): void {
     if (this.#ring.next === this.#ring.oldest) return;
-    const top = this.#top();
-    this.#pinned = top;
+    this.#pinned ??= this.#shown;
+    const top = (this.#pinned = this.#top());
     const place =
       this.#active === undefined
         ? Math.floor(this.#box.scrollTop / this.#rowHeight) - Math.sign(step)
@@ -200,7 +200,7 @@ export class List {
     // The list may just have become longer.
     this.#draw();
     this.#box.scrollTop = Math.min(Math.max(this.#box.scrollTop, below), above);
-    this.changed();
+    this.#drawing.now();
   }
 
   #click(click: MouseEvent): void {
@@ -209,7 +209,7 @@ export class List {
     const row = this.#ring.get(number);
     if (!row) return;
     this.#active = number;
-    this.changed();
+    this.#drawing.now();
     this.#open(row);
   }
 }

@@ -3,6 +3,7 @@
 import "./page.css";
 import { show } from "./detail";
 import { element } from "./dom";
+import { Drawing } from "./drawing";
 import { Feed, type Filter, type Start, type State } from "./feed";
 import { List } from "./list";
 import { start as startPanel } from "./panel";
@@ -30,7 +31,9 @@ const player = element("filter-player", HTMLInputElement);
 const guild = element("filter-guild", HTMLInputElement);
 
 const ring = new Ring();
-const stats = new Stats();
+const drawing = new Drawing();
+drawing.add(() => (empty.hidden = ring.next > ring.oldest));
+const stats = new Stats(drawing);
 const list = new List(
   ring,
   {
@@ -39,28 +42,24 @@ const list = new List(
     newer: element("newer", HTMLButtonElement),
   },
   show,
+  drawing,
 );
 const feed = new Feed({
   state: showState,
   events(events) {
     for (const delivered of events) if (delivered.event) ring.push({ kind: "event", delivered });
     stats.take(events);
-    changed();
+    drawing.soon();
   },
   note(text) {
     ring.push({ kind: "note", text, time: Date.now() });
-    changed();
+    drawing.soon();
   },
 });
 
 let state: State["name"] = "connecting";
 /** What was applied last. */
 let applied = { since: "", filter: "" };
-
-function changed(): void {
-  empty.hidden = ring.next > ring.oldest;
-  list.changed();
-}
 
 function showState(now: State): void {
   state = now.name;
@@ -87,7 +86,6 @@ function apply(): void {
   if (narrowed) feed.filter(filter());
   else feed.begin(STARTS[since.value] ?? "now", filter());
   remember();
-  changed();
 }
 
 /** Keeps the form in the address, so that it can be passed on. */

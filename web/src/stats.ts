@@ -2,6 +2,7 @@
 // time is not to be read aloud all the time.
 
 import { element, made } from "./dom";
+import type { Drawing } from "./drawing";
 import type { DeliveredEvent } from "./gen/game_pb";
 import { EVENT_TYPES, typeName } from "./words";
 
@@ -22,9 +23,9 @@ export class Stats {
   /** By second, the newest last; the last one is still going on. */
   readonly #seconds: number[] = new Array<number>(SECONDS + 1).fill(0);
   #total = 0;
-  #frame = 0;
 
-  constructor() {
+  constructor(drawing: Drawing) {
+    drawing.add(() => this.#draw());
     for (const type of EVENT_TYPES) addType(type);
     sparkline.setAttribute("viewBox", `0 0 ${SECONDS - 1} 1`);
     // Late timers, as in a tab that is not seen, must not stretch the seconds.
@@ -44,25 +45,20 @@ export class Stats {
     }
     this.#total += events.length;
     this.#seconds[SECONDS]! += events.length;
-    this.#changed();
   }
 
   reset(): void {
     this.#counts.clear();
     this.#total = 0;
-    this.#changed();
   }
 
-  #changed(): void {
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      total.textContent = String(this.#total);
-      for (const type of this.#counts.keys()) if (!entries.has(type)) addType(type);
-      for (const [type, { count }] of entries) {
-        const text = String(this.#counts.get(type) ?? 0);
-        if (count.textContent !== text) count.textContent = text;
-      }
-    });
+  #draw(): void {
+    total.textContent = String(this.#total);
+    for (const type of this.#counts.keys()) if (!entries.has(type)) addType(type);
+    for (const [type, { count }] of entries) {
+      const text = String(this.#counts.get(type) ?? 0);
+      if (count.textContent !== text) count.textContent = text;
+    }
   }
 
   #tick(seconds: number): void {
