@@ -58,9 +58,9 @@ pub struct Settings {
     )]
     pub insecure: String,
 
-    /// Which web pages may call beside Herald's own under an address or `localhost`: "loopback"
-    /// (pages served from the machine itself), "none", "any", or origins separated by commas
-    #[arg(long, env = "HERALD_CORS", value_name = "ORIGINS", default_value = "loopback")]
+    /// Which web pages may call beside Herald's own under an address or `localhost`: "none",
+    /// "loopback" (pages served from the machine itself), "any", or origins separated by commas
+    #[arg(long, env = "HERALD_CORS", value_name = "ORIGINS", default_value = "none")]
     pub cors: String,
 
     /// Names that lead here, separated by commas: Herald's own page may call under them, and a

@@ -69,6 +69,7 @@ async fn a_page_that_may_not_call_writes_nothing_and_reads_nothing() {
         "origin: https://evil.example\r\n",
         "origin: null\r\n",
         "origin: http://localhost.evil.example\r\nsec-fetch-site: cross-site\r\n",
+        "origin: http://localhost:3000\r\nsec-fetch-site: same-site\r\n",
         "sec-fetch-site: cross-site\r\n",
         "sec-fetch-site: same-site\r\n",
         LINK,
@@ -126,7 +127,7 @@ async fn a_page_that_may_call_is_served_and_reads_it() {
 
 #[tokio::test]
 async fn a_browser_that_asks_is_told_what_a_page_may_do() {
-    let server = TestServer::start(&[]).await;
+    let server = TestServer::start(&["--cors=loopback"]).await;
     let guild = "/v1/players/alice/guild";
     let ask_for = async |path: &str, method: &str, origin: &str| {
         let head = format!(

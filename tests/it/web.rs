@@ -52,8 +52,9 @@ pub async fn grpc_web(
     let message = request.encode_to_vec();
     let mut bytes = format!(
         "POST /game.v1.{method} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
-         origin: http://localhost:3000\r\ncontent-type: application/grpc-web+proto\r\n\
+         origin: http://{}\r\ncontent-type: application/grpc-web+proto\r\n\
          x-grpc-web: 1\r\ncontent-length: {}\r\n\r\n",
+        server.address,
         server.address,
         message.len() + 5
     )
@@ -72,7 +73,8 @@ async fn a_browser_buys_over_grpc_web_and_is_known_as_one() {
     let (head, frames) = grpc_web(&server, PURCHASE, &purchase("alice", "sword")).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let lower = head.to_ascii_lowercase();
-    assert!(lower.contains("access-control-allow-origin: http://localhost:3000"), "{head}");
+    let own = format!("access-control-allow-origin: http://{}", server.address);
+    assert!(lower.contains(&own), "{head}");
     assert!(lower.contains("grpc-status-details-bin"), "must be exposed: {head}");
     let (flag, message) = &frames[0];
     assert_eq!(*flag, 0);
