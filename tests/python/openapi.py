@@ -42,7 +42,7 @@ def check(document, response, content_type, body):
     """Fails unless an answer is as one of the document's responses says."""
     kind = content_type.split(";")[0]
     assert kind in response["content"], f"{kind} is not among {list(response['content'])}"
-    value = json.loads(body) if kind.endswith("json") else body
+    value = json.loads(body) if kind.endswith(("/json", "+json")) else body
     schema = {**response["content"][kind]["schema"], "components": document["components"]}
     OAS30Validator(closed(schema), format_checker=oas30_format_checker).validate(value)
     return value

@@ -17,7 +17,11 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.core.parameters import ParameterLocation
-from schemathesis.openapi.checks import RejectedPositiveData, UnsupportedMethodResponse
+from schemathesis.openapi.checks import (
+    AllowHeaderMismatch,
+    RejectedPositiveData,
+    UnsupportedMethodResponse,
+)
 
 from stub import modules
 
@@ -116,6 +120,10 @@ def filter_failure(context, failure, case, response):
         return not is_read_by_protobuf(case)
     if isinstance(failure, UnsupportedMethodResponse):
         return not is_connects_get(case, response)
+    if isinstance(failure, AllowHeaderMismatch):
+        # The same, in the header.
+        more = (failure.missing_methods, failure.undocumented_methods)
+        return not (only_reads_by_connect(case) and more == ([], ["GET"]))
     return True
 
 
@@ -163,7 +171,10 @@ def is_read_by_protobuf(case):
 def is_connects_get(case, response):
     """Whether a call that only reads is asked by GET, as Connect's clients do; without the
     parameters of that it is refused. The document has the other form."""
-    only_reads = MethodOptions.IdempotencyLevel.Value("NO_SIDE_EFFECTS")
-    reads = call_of(case).GetOptions().idempotency_level == only_reads
     by_get = response.request.method == "GET" and response.status_code == 400
-    return reads and by_get and not is_route(case)
+    return by_get and only_reads_by_connect(case)
+
+
+def only_reads_by_connect(case):
+    only_reads = MethodOptions.IdempotencyLevel.Value("NO_SIDE_EFFECTS")
+    return not is_route(case) and call_of(case).GetOptions().idempotency_level == only_reads

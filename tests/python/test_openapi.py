@@ -86,6 +86,16 @@ def test_each_operation_answers_as_the_document_says(api):
         missing -= {event["event"]["eventType"] for event in polled["events"]}
         cursor = polled["cursor"]
     api.call("Connect_EventFeedService_PollEvents", {"afterCursor": "none"}, status=400)
+
+    feed = "EventFeedService_StreamEvents"
+    one = {"start": "earliest", "type": "guild_left", "max_events": "1"}
+    lines = api.call(feed, accept="application/x-ndjson", **one)
+    assert '"eventType":"guild_left"' in lines
+    events = api.call(feed, accept="text/event-stream", start=cursor, stop_when_caught_up="true")
+    assert "event: opened" in events
+    api.call(feed, status=406, accept="text/html")
+    refused = api.call(feed, status=400, accept="text/event-stream", start="2026")
+    assert refused["violations"][0]["field"] == "start"
     assert api.called == set(api.operations)
 
 
