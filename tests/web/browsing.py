@@ -173,10 +173,14 @@ class Game:
         self._channel.close()
 
     def bought(self, player, item="sword", quantity=1):
+        return self.buying(player, item, quantity).result().receipt.event_id
+
+    def buying(self, player, item="sword", quantity=1):
+        """The same, without waiting for it."""
         request = self._pb.PurchaseItemRequest(
             request_id=str(uuid.uuid4()), player_id=player, item_id=item, quantity=quantity
         )
-        return self._stub.game.PurchaseItem(request, timeout=stub.DEADLINE).receipt.event_id
+        return self._stub.game.PurchaseItem.future(request, timeout=stub.DEADLINE)
 
     def joined(self, player, guild):
         request = self._pb.JoinGuildRequest(player_id=player, guild_id=guild)
