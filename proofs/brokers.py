@@ -69,6 +69,12 @@ class Kafka:
             raise RuntimeError(f"kcat ended with {done.returncode}:\n{done.stderr}")
         return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
 
+    def wait_for_what_was_sent(self):
+        """Returns once the topic does not grow from one look to the next: nobody writes any more."""
+        before = None
+        while (now := len(self.places())) != before:
+            before = now
+
     def records(self):
         """Partition, offset and value of each record of the topic, as kcat finds them."""
         with subprocess.Popen(

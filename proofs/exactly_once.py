@@ -112,6 +112,9 @@ class Proof:
         """One fault; how long it took until the server takes actions again."""
         if way == "kill":
             self.server.kill()
+            # What it has sent may still be on its way into the log. Until it is there, it and its
+            # successor are several servers, of which a player may get one too many of an item.
+            self.kafka.wait_for_what_was_sent()
             begun = time.monotonic()
             self.server = self.start(self.server.address)
         else:
