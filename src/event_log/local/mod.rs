@@ -1,9 +1,10 @@
-//! The embedded log: one SQLite database in one folder, for one process.
+//! The embedded log: one SQLite database in one folder, for one process; others may read it.
 //!
 //! * `data_dir`: the folder, its lock; `folder`: what can be said of it from outside.
 //! * `schema`, `store`: the database, and what a failed write means.
 //! * `queue`, `writer`: from the callers through one thread to the disk.
 //! * `cache`, `reader`: from memory or from the disk to the readers.
+//! * `read_only`: from the disk to the readers of another process.
 //! * `retention`: what is removed, when that is asked for.
 //!
 //! # What it promises beyond the port
@@ -19,6 +20,9 @@ mod cache;
 mod data_dir;
 mod folder;
 mod queue;
+mod read_only;
+#[cfg(test)]
+mod read_only_tests;
 mod reader;
 mod retention;
 mod schema;
@@ -41,7 +45,8 @@ use self::cache::Cache;
 use self::data_dir::DataDir;
 pub use self::folder::{FolderDescription, describe_folder};
 use self::queue::Queue;
-use self::reader::{LocalReader, ReadPool};
+pub use self::read_only::open_read_only;
+use self::reader::{LocalReader, ReadPool, position_at};
 pub use self::retention::MIN_RETENTION_BYTES;
 use self::retention::Policy;
 use self::store::Store;
@@ -86,6 +91,14 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("{dir} is in use by another process; stop it, or choose another data directory")]
     InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// There is nothing to read.
+    #[error(
+        "there is no log in {dir}; name the data directory of a server, which makes the log when it starts"
+    )]
+    NoLog {
         /// The folder.
         dir: PathBuf,
     },
@@ -259,7 +272,7 @@ impl EventLog for LocalLog {
         async move {
             self.shared.check(log)?;
             let bounds = self.shared.bounds.borrow().clone();
-            self.shared.pool.position_at(bounds, time).await
+            self.shared.pool.run(move |conn, sql| position_at(conn, sql, &bounds, time)).await
         }
         .boxed()
     }

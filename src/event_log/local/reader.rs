@@ -1,8 +1,9 @@
 //! Reading: from the cache where the records are new, else from the database.
 
-use std::mem;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io, mem};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -11,7 +12,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::{Semaphore, watch};
 
 use super::queue::CLOSED;
-use super::store::{self, PartitionSql, explain, from_sql, to_sql};
+use super::store::{self, PartitionSql, explain, explain_reading, from_sql, to_sql};
 use super::{Cache, Shared};
 use crate::clock::Timestamp;
 use crate::event_log::{
@@ -35,32 +36,54 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// one would keep the write-ahead file from starting anew.
 pub(super) struct ReadPool {
     path: PathBuf,
+    /// The file that they are of, where somebody else may put another one in its place.
+    file: Option<FileId>,
     sql: Arc<[PartitionSql]>,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
 
 impl ReadPool {
+    /// For a file that stays.
     pub(super) fn new(path: PathBuf, partitions: u32) -> Self {
         Self {
             path,
+            file: None,
             sql: PartitionSql::all(partitions).into(),
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
         }
     }
 
+    /// For a file that may become another one, which is [`ReadError::Replaced`]; with a first
+    /// connection to it.
+    pub(super) fn of_file(
+        path: PathBuf,
+        file: FileId,
+        partitions: u32,
+        connection: Connection,
+    ) -> Self {
+        let idle = Arc::new(Mutex::new(vec![connection]));
+        Self { file: Some(file), idle, ..Self::new(path, partitions) }
+    }
+
     /// Runs `work` in a read transaction, on a thread where it may block. What was
     /// begun runs to its end also when the future is dropped, and counts until then.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &[PartitionSql]) -> Result<T, ReadFailure> + Send + 'static,
     ) -> Result<T, ReadError> {
         let permit =
             Arc::clone(&self.permits).acquire_owned().await.expect("nothing closes the semaphore");
         let (path, sql, idle) = (self.path.clone(), Arc::clone(&self.sql), Arc::clone(&self.idle));
+        let file = self.file;
         let read = move || {
             let _permit = permit;
+            if let Some(file) = file
+                && FileId::of(&path).map_err(|error| not_there(&path, &error))? != file
+            {
+                return Err(ReadFailure::Read(ReadError::Replaced));
+            }
             let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let partitions = u32::try_from(sql.len()).unwrap_or(u32::MAX);
             let conn = match pooled {
@@ -76,9 +99,10 @@ impl ReadPool {
         };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(ReadFailure::Damaged(reason))) => Err(ReadError::Damaged(reason.into())),
+            Ok(Err(ReadFailure::Read(error))) => Err(error),
             Ok(Err(ReadFailure::Sql(error))) => {
                 let dir = self.path.parent().unwrap_or(&self.path);
+                let explain = if self.file.is_some() { explain_reading } else { explain };
                 Err(ReadError::Unavailable(explain(&error, dir).into()))
             }
             Err(_) => Err(ReadError::Unavailable("the read was cut off by a shutdown".into())),
@@ -89,41 +113,66 @@ impl ReadPool {
     pub(super) fn close_idle(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
 
-    /// For each partition, the first offset within `bounds` that was appended at
-    /// `time` or later. As append times never decrease, halving finds it.
-    pub(super) async fn position_at(
-        &self,
-        bounds: Bounds,
-        time: Timestamp,
-    ) -> Result<Position, ReadError> {
-        self.run(move |conn, sql| {
-            let mut position = Position::zero(sql.len());
-            for (partition, sql) in (0..).zip(sql) {
-                let end = bounds.end.get(partition);
-                let mut low = store::log_start(conn, partition)?.min(end);
-                let mut high = end;
-                while low < high {
-                    let middle = low + (high - low) / 2;
-                    let at = store::append_time(conn, sql, middle)?
-                        .ok_or_else(|| missing(partition, middle))?;
-                    if at < time {
-                        low = middle + 1;
-                    } else {
-                        high = middle;
-                    }
-                }
-                position.set(partition, low);
+/// For each partition, the first offset within `bounds` that was appended at `time` or
+/// later. As append times never decrease, halving finds it.
+pub(super) fn position_at(
+    conn: &Connection,
+    sql: &[PartitionSql],
+    bounds: &Bounds,
+    time: Timestamp,
+) -> Result<Position, ReadFailure> {
+    let mut position = Position::zero(sql.len());
+    for (partition, sql) in (0..).zip(sql) {
+        let end = bounds.end.get(partition);
+        let mut low = store::log_start(conn, partition)?.min(end);
+        let mut high = end;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let at =
+                store::append_time(conn, sql, middle)?.ok_or_else(|| missing(partition, middle))?;
+            if at < time {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
-            Ok(position)
-        })
-        .await
+        }
+        position.set(partition, low);
+    }
+    Ok(position)
+}
+
+/// Tells a file from another one of the same name.
+///
+/// Asked for by the path, and never by opening the file: with POSIX's locks, closing any
+/// descriptor of a file lets go of all locks that this process has on it, SQLite's among them
+/// (<https://sqlite.org/howtocorrupt.html>, 2.2). A connection holds its file, so that no other
+/// one gets the same numbers meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self { device: file.dev(), inode: file.ino() })
     }
 }
 
-enum ReadFailure {
+fn not_there(path: &Path, error: &io::Error) -> ReadFailure {
+    let reason = format!("{} is not there ({error}); put it back, or end this", path.display());
+    ReadFailure::Read(ReadError::Unavailable(reason.into()))
+}
+
+/// Why a read failed.
+pub(super) enum ReadFailure {
+    /// By the database.
     Sql(rusqlite::Error),
-    Damaged(String),
+    /// By what was found in it.
+    Read(ReadError),
 }
 
 impl From<rusqlite::Error> for ReadFailure {
@@ -133,9 +182,10 @@ impl From<rusqlite::Error> for ReadFailure {
 }
 
 fn missing(partition: Partition, offset: Offset) -> ReadFailure {
-    ReadFailure::Damaged(format!(
+    let reason = format!(
         "partition {partition} lacks offset {offset}, which it had; restore the database from a copy"
-    ))
+    );
+    ReadFailure::Read(ReadError::Damaged(reason.into()))
 }
 
 /// What a reader is behind by in one partition; never empty.
@@ -222,13 +272,10 @@ impl LocalReader {
                 None => {
                     // Marked as seen before it is read: what comes meanwhile wakes us.
                     let bounds = self.bounds.borrow_and_update().clone();
-                    let view = View {
-                        shared: Arc::clone(&self.shared),
-                        bounds,
-                        position: self.position.clone(),
-                        turn: self.turn,
-                    };
-                    self.pending.insert(view.read(limits).boxed())
+                    let position = self.position.clone();
+                    let view = View { bounds, position, turn: self.turn };
+                    let shared = Arc::clone(&self.shared);
+                    self.pending.insert(async move { view.read(&shared, limits).await }.boxed())
                 }
             };
             let read = pending.await;
@@ -249,49 +296,63 @@ impl LocalReader {
 }
 
 /// What one read starts from.
-struct View {
-    shared: Arc<Shared>,
-    bounds: Bounds,
-    position: Position,
-    turn: Partition,
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) bounds: Bounds,
+    pub(super) position: Position,
+    pub(super) turn: Partition,
 }
 
 impl View {
-    async fn read(self, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
-        let mut position = self.position.clone();
-        let mut trimmed = Vec::new();
-        let wants = self.wants(&mut position, &mut trimmed);
+    /// Reads from the cache what it has, and the rest from the database.
+    async fn read(self, shared: &Shared, limits: ReadLimits) -> Result<ReadBatch, ReadError> {
+        let (wants, mut trimmed) = self.wants();
         let mut gather = Gather::new(limits);
-        let missing = read_cache(&self.shared.cache, wants, &mut gather);
+        let missing = read_cache(&shared.cache, wants, &mut gather);
         if !missing.is_empty() {
-            let (gathered, gone) = self
-                .shared
-                .pool
-                .run(move |conn, sql| read_database(conn, sql, &missing, gather))
-                .await?;
+            let read = move |conn: &_, sql: &_| read_database(conn, sql, &missing, gather);
+            let (gathered, gone) = shared.pool.run(read).await?;
             gather = gathered;
             trimmed.extend(gone);
         }
+        Ok(self.batch(gather, trimmed))
+    }
+
+    /// Reads all of it from the database, within a transaction.
+    pub(super) fn read_database(
+        self,
+        conn: &Connection,
+        sql: &[PartitionSql],
+        limits: ReadLimits,
+    ) -> Result<ReadBatch, ReadFailure> {
+        let (wants, mut trimmed) = self.wants();
+        let (gather, gone) = read_database(conn, sql, &wants, Gather::new(limits))?;
+        trimmed.extend(gone);
+        Ok(self.batch(gather, trimmed))
+    }
+
+    /// What was read, and where that leads.
+    fn batch(self, gather: Gather, trimmed: Vec<Trimmed>) -> ReadBatch {
+        let mut position = self.position;
         for gone in &trimmed {
             position.set(gone.partition, gone.to);
         }
         for record in &gather.records {
             position.set(record.partition, record.offset + 1);
         }
-        Ok(ReadBatch { records: gather.records, trimmed, position })
+        ReadBatch { records: gather.records, trimmed, position }
     }
 
     /// What is to be read, in order: the partition whose turn it is, then the rest by
     /// how little it is behind, so that what one leaves of its share goes to those
-    /// that need more.
-    fn wants(&self, position: &mut Position, trimmed: &mut Vec<Trimmed>) -> Vec<Want> {
+    /// that need more. And what is to be told because it is not there any more.
+    fn wants(&self) -> (Vec<Want>, Vec<Trimmed>) {
         let bounds = &self.bounds;
-        let mut wants = Vec::new();
+        let (mut wants, mut trimmed) = (Vec::new(), Vec::new());
         for (partition, end) in bounds.end.iter() {
-            let (from, start) = (position.get(partition), bounds.start.get(partition));
+            let (from, start) = (self.position.get(partition), bounds.start.get(partition));
             if from < start {
                 trimmed.push(Trimmed { partition, from, to: start });
-                position.set(partition, start);
             }
             let from = from.max(start);
             if from < end {
@@ -303,7 +364,7 @@ impl View {
             wants.swap(0, first);
             wants[1..].sort_unstable_by_key(|want| want.end - want.from);
         }
-        wants
+        (wants, trimmed)
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::OpenError;
-use super::data_dir::DataDir;
+use super::data_dir::{DATABASE_FILE, DataDir};
 use super::queue::Pending;
 use super::schema::{check_format, create, is_blank, open_error};
 use crate::clock::Timestamp;
@@ -119,9 +119,7 @@ impl Store {
             dir.sync()
                 .map_err(|source| OpenError::DataDir { dir: dir.path().to_path_buf(), source })?;
         }
-        let found: u32 = conn
-            .query_row("SELECT count(*) FROM partition_state", [], |row| row.get(0))
-            .map_err(sql_failed)?;
+        let found = partitions_of(&conn).map_err(sql_failed)?;
         if found != partitions {
             return Err(OpenError::Partitions { path, found, wanted: partitions });
         }
@@ -151,32 +149,7 @@ impl Store {
     }
 
     fn contents(&self) -> rusqlite::Result<Contents> {
-        let id: String =
-            self.conn
-                .query_row("SELECT value FROM meta WHERE name = 'log_id'", [], |row| row.get(0))?;
-        let id = Uuid::parse_str(&id).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
-        })?;
-        let log = LogId(id);
-        let mut bounds = Bounds { log, start: Position::default(), end: Position::default() };
-        let mut newest = Vec::new();
-        for (partition, sql) in (0..).zip(&self.sql) {
-            let (start, trimmed_time): (i64, i64) = self.conn.query_row(
-                "SELECT log_start, trimmed_time FROM partition_state WHERE partition = ?1",
-                [partition],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            let last: Option<(i64, i64)> = self
-                .conn
-                .query_row(&sql.last, [], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            // A partition without records goes on where its trimmed ones ended.
-            let (end, time) = last.map_or((start, trimmed_time), |(last, time)| (last + 1, time));
-            bounds.start.set(partition, from_sql(start));
-            bounds.end.set(partition, from_sql(end.max(start)));
-            newest.push(Timestamp::from_millis(time.max(trimmed_time)));
-        }
-        Ok(Contents { bounds, newest })
+        contents(&self.conn, &self.sql, log_id(&self.conn)?)
     }
 
     /// Appends a group in one transaction, which is durable on return.
@@ -344,6 +317,48 @@ fn failed_commit(error: rusqlite::Error) -> Failure {
     }
 }
 
+/// The identity of the log in a database.
+pub(super) fn log_id(conn: &Connection) -> rusqlite::Result<LogId> {
+    let id: String = conn
+        .prepare_cached("SELECT value FROM meta WHERE name = 'log_id'")?
+        .query_row([], |row| row.get(0))?;
+    Uuid::parse_str(&id).map(LogId).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })
+}
+
+/// How many partitions the log has.
+pub(super) fn partitions_of(conn: &Connection) -> rusqlite::Result<u32> {
+    conn.query_row("SELECT count(*) FROM partition_state", [], |row| row.get(0))
+}
+
+/// What the database says about its log, which is `log`.
+pub(super) fn contents(
+    conn: &Connection,
+    sql: &[PartitionSql],
+    log: LogId,
+) -> rusqlite::Result<Contents> {
+    let mut bounds = Bounds { log, start: Position::default(), end: Position::default() };
+    let mut newest = Vec::new();
+    let mut state = conn.prepare_cached(
+        "SELECT log_start, trimmed_time FROM partition_state WHERE partition = ?1",
+    )?;
+    for (partition, sql) in (0..).zip(sql) {
+        let (start, trimmed_time): (i64, i64) =
+            state.query_row([partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let last: Option<(i64, i64)> = conn
+            .prepare_cached(&sql.last)?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        // A partition without records goes on where its trimmed ones ended.
+        let (end, time) = last.map_or((start, trimmed_time), |(last, time)| (last + 1, time));
+        bounds.start.set(partition, from_sql(start));
+        bounds.end.set(partition, from_sql(end.max(start)));
+        newest.push(Timestamp::from_millis(time.max(trimmed_time)));
+    }
+    Ok(Contents { bounds, newest })
+}
+
 /// The append time of a record, where there is one.
 pub(super) fn append_time(
     conn: &Connection,
@@ -363,12 +378,13 @@ pub(super) fn log_start(conn: &Connection, partition: Partition) -> rusqlite::Re
         .map(from_sql)
 }
 
-/// A connection that only reads.
+/// A connection that only reads. It makes no database, and no log in it.
 pub(super) fn connect_reader(path: &Path, partitions: u32) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
-    conn.set_prepared_statement_cache_capacity(2 * partitions as usize + 16);
+    // Every statement of every partition that reads, and a handful of others.
+    conn.set_prepared_statement_cache_capacity(3 * partitions as usize + 16);
     Ok(conn)
 }
 
@@ -419,6 +435,19 @@ pub(super) fn explain(error: &rusqlite::Error, dir: &Path) -> String {
             format!("the database under {dir} is damaged ({error}); restore it from a copy")
         }
         _ => format!("the database under {dir} failed: {error}"),
+    }
+}
+
+/// The same where nothing but reading was wanted.
+pub(super) fn explain_reading(error: &rusqlite::Error, dir: &Path) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => format!(
+            "SQLite has to read the database and to write {DATABASE_FILE}-shm beside it, and may not \
+             do both under {} ({error}); read it as the user that owns it, or copy the folder to \
+             where you may write",
+            dir.display()
+        ),
+        _ => explain(error, dir),
     }
 }
 

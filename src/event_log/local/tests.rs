@@ -25,7 +25,7 @@ use crate::event_log::{
 
 const ALL: ReadLimits = ReadLimits { records: 10_000, bytes: 64 << 20 };
 
-fn options(dir: &Path, partitions: u32) -> Options {
+pub(super) fn options(dir: &Path, partitions: u32) -> Options {
     Options {
         data_dir: dir.to_path_buf(),
         partitions,
@@ -64,9 +64,9 @@ impl LocalLog {
     }
 }
 
-struct Local {
+pub(super) struct Local {
     dir: TempDir,
-    options: Options,
+    pub(super) options: Options,
     log: Option<Arc<LocalLog>>,
 }
 
