@@ -15,6 +15,7 @@ mod openapi;
 mod pages;
 mod players;
 mod process;
+mod read_only;
 mod rest;
 mod tail;
 mod web;
