@@ -7,6 +7,9 @@
 
 include!(concat!(env!("OUT_DIR"), "/messages/game.v1.rs"));
 
-/// The encoded `FileDescriptorSet` of `game.proto` and all that it imports,
-/// with comments.
+/// `game.proto` itself.
+pub const SOURCE: &str = include_str!("../proto/game.proto");
+
+/// The encoded `FileDescriptorSet` of `game.proto` and all that it imports, each file behind
+/// those that it imports, with comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

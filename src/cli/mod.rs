@@ -12,6 +12,7 @@ mod json;
 mod output;
 mod players;
 mod remote;
+mod schema;
 mod serve;
 mod tail;
 mod topic;
@@ -80,6 +81,9 @@ enum Command {
     /// Show events as they happen, one line each.
     #[command(after_help = exit::HELP)]
     Tail(tail::Tail),
+    /// Print what is needed to read the events elsewhere: the schema, in several forms.
+    #[command(after_help = exit::HELP)]
+    Schema(schema::Schema),
     /// Check that everything is all right, from the settings to an event read back.
     ///
     /// It starts a server with the settings given, on a port that nobody knows, and uses it
@@ -131,6 +135,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Guild(guild) => block_on(guild.run(output)),
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
+        Command::Schema(schema) => schema.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Topic(topic) => topic.run(output),
         Command::Bench(bench) => bench.run(output),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 use std::os::fd::AsFd as _;
 
 use anstyle::Style;
@@ -79,6 +79,16 @@ impl Output {
     /// Writes one line of data.
     pub fn line(&mut self, line: impl fmt::Display) -> Result<(), StdoutError> {
         Ok(writeln!(self.stdout, "{line}")?)
+    }
+
+    /// Writes data that is no line, as it is.
+    pub fn raw(&mut self, data: &[u8]) -> Result<(), StdoutError> {
+        Ok(self.stdout.write_all(data)?)
+    }
+
+    /// Whether data goes to a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.stdout.get_ref().is_terminal()
     }
 
     /// Hands all data to whoever reads it.

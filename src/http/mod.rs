@@ -35,6 +35,7 @@ use http_body_util::{Either, Full};
 use crate::proto;
 
 pub use events::FeedBody;
+pub use openapi::json_schema;
 pub use pages::{CorsPolicy, PagePolicy, host, open_to};
 pub use schema::Schema;
 pub use status::Status;

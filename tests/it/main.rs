@@ -17,6 +17,7 @@ mod players;
 mod process;
 mod read_only;
 mod rest;
+mod schema;
 mod tail;
 mod web;
 mod writes;

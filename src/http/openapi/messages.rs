@@ -21,6 +21,8 @@ const WHOLE_NUMBER: &str = "^-?[0-9]{1,19}$";
 
 /// The schemas that the document names, each once.
 pub(super) struct Messages {
+    /// Where in the document they are, as a reference begins.
+    place: &'static str,
     /// The full names of messages that are sent, and of those in them.
     sent: BTreeSet<String>,
     schemas: BTreeMap<String, Value>,
@@ -28,8 +30,8 @@ pub(super) struct Messages {
 
 impl Messages {
     /// None yet; `sent` are the messages of requests.
-    pub fn new(sent: impl Iterator<Item = MessageDescriptor>) -> Self {
-        let mut messages = Self { sent: BTreeSet::new(), schemas: BTreeMap::new() };
+    pub fn new(place: &'static str, sent: impl Iterator<Item = MessageDescriptor>) -> Self {
+        let mut messages = Self { place, sent: BTreeSet::new(), schemas: BTreeMap::new() };
         sent.for_each(|message| messages.note_sent(&message));
         messages
     }
@@ -54,7 +56,7 @@ impl Messages {
             let made = make(self);
             self.schemas.insert(name.to_owned(), made);
         }
-        json!({ "$ref": format!("#/components/schemas/{name}") })
+        json!({ "$ref": format!("{}{name}", self.place) })
     }
 
     /// A reference to the schema of a message.

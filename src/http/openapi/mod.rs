@@ -70,6 +70,22 @@ pub(super) fn serve(schema: &Schema) -> Answer {
     answer
 }
 
+/// The JSON Schema, draft 2020-12, of a message that Herald writes as JSON; none where there is
+/// no such message. What it says of the message is what the document says.
+pub fn json_schema(schema: &Schema, name: &str) -> Option<Value> {
+    let message = schema.message(name)?;
+    let mut messages = Messages::new("#/$defs/", std::iter::empty());
+    messages.message(&message);
+    let mut schemas = messages.into_schemas();
+    // At the top itself, as readers expect that does not follow references. No message of the
+    // schema contains itself.
+    let mut root = schemas.remove(message.name())?;
+    root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["title"] = json!(message.name());
+    root["$defs"] = json!(schemas);
+    Some(root)
+}
+
 #[derive(Serialize)]
 struct Document {
     openapi: &'static str,
@@ -105,7 +121,8 @@ fn document(schema: &Schema) -> Document {
     let calls = services.iter().flat_map(ServiceDescriptor::methods);
     let calls: Vec<_> = calls.filter(|call| !connect::streams(call)).collect();
     let feed = schema.method(events::CALL);
-    let mut messages = Messages::new(calls.iter().chain(&feed).map(MethodDescriptor::input));
+    let sent = calls.iter().chain(&feed).map(MethodDescriptor::input);
+    let mut messages = Messages::new("#/components/schemas/", sent);
     let mut paths = Paths::default();
     for route in &rest::ROUTES {
         if let Some(call) = schema.method(route.call) {
@@ -438,6 +455,23 @@ mod tests {
         let there = document["components"]["schemas"].as_object().unwrap().keys();
         let there: BTreeSet<_> = there.map(|key| format!("#/components/schemas/{key}")).collect();
         assert_eq!(named.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), there);
+    }
+
+    #[test]
+    fn a_json_schema_holds_all_that_it_names_and_is_open_for_more() {
+        let schema = json_schema(&Schema::build(&[]).unwrap(), "game.v1.DeliveredEvent").unwrap();
+        assert_eq!(schema["properties"]["offset"]["type"], "string");
+        let text = schema.to_string();
+        let defined = schema["$defs"].as_object().unwrap();
+        for name in text.split("\"#/$defs/").skip(1) {
+            let name = name.split('"').next().unwrap();
+            assert!(defined.contains_key(name), "{name}");
+        }
+        assert!(defined.contains_key("Origin") && defined.contains_key("PurchaseRefunded"));
+        assert!(
+            !text.contains("#/components/") && !text.contains("\"additionalProperties\":false")
+        );
+        assert_eq!(json_schema(&Schema::build(&[]).unwrap(), "game.v1.Nothing"), None);
     }
 
     #[test]
