@@ -27,6 +27,7 @@ BLOCKS = [
     "### Trying again",
     "### What players have",
     "## What players can do",
+    "### Decode the topic",
 ]
 
 ASSIGNMENT = re.compile(r"\w+=\$\(")
