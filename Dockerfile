@@ -14,7 +14,7 @@ COPY web/dist web/dist
 # only when they change. What is kept has to be copied out of them.
 RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \
     --mount=type=cache,sharing=locked,target=/src/target \
-    cargo build --release --locked --bin herald && \
+    cargo build --release --locked --features export --bin herald && \
     cp target/release/herald /herald
 # The last stage has no shell to make a folder with.
 RUN mkdir /data

@@ -10,6 +10,8 @@ pub mod commands;
 pub mod config;
 pub mod domain;
 pub mod event_log;
+#[cfg(feature = "export")]
+pub mod export;
 pub mod feed;
 pub mod grpc;
 pub mod history;

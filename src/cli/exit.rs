@@ -7,7 +7,7 @@
 //! | 2 | the command line is wrong |
 //! | 3 | the server cannot be reached or cannot do its work now; nothing was written |
 //! | 4 | outcome unknown: run it again with the request id that was printed |
-//! | 5 | the position given to `tail` is no longer valid |
+//! | 5 | the position given to `tail` or `export` is no longer valid |
 //! | 130, 143 | interrupted, terminated |
 
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ Exit codes:
   2    wrong usage
   3    server not reached or unavailable; nothing was written, try again
   4    outcome unknown: run it again with the request id that was printed
-  5    the position given to tail is no longer valid
+  5    the position given to tail or export is no longer valid
   130  interrupted (Ctrl-C); 143 terminated";
 
 /// What a command ends with.
@@ -41,7 +41,7 @@ pub enum Exit {
     Unavailable,
     /// A write may have happened or not.
     OutcomeUnknown,
-    /// The position of a tail is no longer valid.
+    /// The position of a tail or an export is no longer valid.
     PositionLost,
     /// Ended by SIGINT.
     Interrupted,
@@ -83,6 +83,8 @@ impl Exit {
             Self::of_write(error)
         } else if let Some(error) = error.downcast_ref() {
             Self::of_read(error)
+        } else if let Some(exit) = super::export::exit(error) {
+            exit
         } else if error.is::<UsageError>() {
             Self::Usage
         } else if error.is::<Unreached>() {

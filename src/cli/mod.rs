@@ -8,6 +8,11 @@ mod actions;
 mod bench;
 mod doctor;
 mod exit;
+#[cfg(feature = "export")]
+mod export;
+#[cfg(not(feature = "export"))]
+#[path = "no_export.rs"]
+mod export;
 mod json;
 mod output;
 mod players;
@@ -84,6 +89,9 @@ enum Command {
     /// Print what is needed to read the events elsewhere: the schema, in several forms.
     #[command(after_help = exit::HELP)]
     Schema(schema::Schema),
+    /// Write events to files: Parquet or lines of JSON, on disk, in S3 or in HDFS.
+    #[command(after_help = exit::HELP)]
+    Export(Box<export::Export>),
     /// Check that everything is all right, from the settings to an event read back.
     ///
     /// It starts a server with the settings given, on a port that nobody knows, and uses it
@@ -136,6 +144,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
         Command::Catalog(catalog) => block_on(catalog.run(output)),
         Command::Tail(tail) => block_on(tail.run(output)),
         Command::Schema(schema) => schema.run(output),
+        Command::Export(export) => export.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Topic(topic) => topic.run(output),
         Command::Bench(bench) => bench.run(output),

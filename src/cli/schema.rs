@@ -44,6 +44,9 @@ struct Form {
     /// A JSON Schema (draft 2020-12) of a line of herald tail --json.
     #[arg(long)]
     json: bool,
+    /// The columns of the Parquet files of herald export, as a Parquet schema.
+    #[arg(long)]
+    parquet: bool,
 }
 
 /// What a form looks like.
@@ -64,6 +67,7 @@ impl Form {
                 Content::Binary { bytes: proto::DESCRIPTORS.into(), file: "game.desc" }
             }
             Self { json: true, .. } => Content::Text(json_of_a_line()?.into()),
+            Self { parquet: true, .. } => Content::Text(super::export::parquet_schema()?.into()),
             Self { .. } => return Err(UsageError("name one form".to_owned()).into()),
         })
     }

@@ -110,6 +110,17 @@ pub enum LogOptions {
 }
 
 impl LogSettings {
+    /// Checks the flags of a command that only reads the log.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, each with its flag.
+    pub fn load_alone(&self) -> Result<LogOptions, super::ConfigError> {
+        let mut p = Problems::default();
+        let options = self.load(&mut p);
+        if p.0.is_empty() { Ok(options) } else { Err(super::ConfigError(p.0)) }
+    }
+
     pub(super) fn load(&self, p: &mut Problems) -> LogOptions {
         if let Some(options) = self.kafka.load_if_given(p) {
             for (flag, value) in

@@ -563,11 +563,15 @@ fn duration(flag: &str, text: &str, p: &mut Problems) -> Duration {
     }
 }
 
-/// A number and a unit: none or `B`, `KiB`, `MiB`, `GiB` or `TiB`. More than zero.
-fn size(flag: &str, text: &str, p: &mut Problems) -> Option<u64> {
+/// Reads a size: a number and a unit, none or `B`, `KiB`, `MiB`, `GiB` or `TiB`. More than zero.
+pub fn bytes(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 6] =
         [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-    let bytes = quantity(text, &UNITS);
+    quantity(text, &UNITS)
+}
+
+fn size(flag: &str, text: &str, p: &mut Problems) -> Option<u64> {
+    let bytes = bytes(text);
     if bytes.is_none() {
         p.add(flag, format!("{text:?} is no size such as 65536, 64KiB, 16MiB or 10GiB"));
     }

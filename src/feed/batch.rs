@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::filter::Filter;
 use super::place::Place;
 use super::written::{self, Written};
 use crate::event_log::{Record, Trimmed};
@@ -37,6 +38,13 @@ pub(super) struct Keys {
     pub event_type: Box<str>,
     pub player_id: Box<str>,
     pub guild_id: Option<Box<str>>,
+}
+
+impl Keys {
+    /// Whether a filter wants the event.
+    pub fn are_wanted_by(&self, filter: &Filter) -> bool {
+        filter.matches(&self.event_type, &self.player_id, self.guild_id.as_deref())
+    }
 }
 
 impl Batch {

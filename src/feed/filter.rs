@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::batch::Keys;
 use crate::domain::{EVENT_TYPES, Violations};
 use crate::proto;
 
@@ -10,9 +9,9 @@ use crate::proto;
 pub const MAX_FILTER_VALUES: usize = 100;
 
 /// A checked filter: within a field one match is enough, and every field that is not
-/// empty must match.
+/// empty must match. The default wants every event.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+pub struct Filter {
     event_types: HashSet<String>,
     player_ids: HashSet<String>,
     guild_ids: HashSet<String>,
@@ -56,19 +55,19 @@ impl Filter {
         self.event_types.is_empty() && self.player_ids.is_empty() && self.guild_ids.is_empty()
     }
 
-    /// Whether an event is wanted.
-    pub fn matches(&self, event: &Keys) -> bool {
+    /// Whether an event is wanted, by its type, its player and the guild that it names.
+    pub fn matches(&self, event_type: &str, player_id: &str, guild_id: Option<&str>) -> bool {
         let wants = |wanted: &HashSet<String>, value: Option<&str>| {
             wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
         };
-        wants(&self.player_ids, Some(&event.player_id))
-            && wants(&self.guild_ids, event.guild_id.as_deref())
-            && wants(&self.event_types, Some(&event.event_type))
+        wants(&self.player_ids, Some(player_id))
+            && wants(&self.guild_ids, guild_id)
+            && wants(&self.event_types, Some(event_type))
     }
 
     /// The field by which to look for those who may want an event, and its values: no event
     /// is wanted that has none of them. The one that tells the most apart.
-    pub fn narrowest(&self) -> (Field, impl Iterator<Item = &str>) {
+    pub(super) fn narrowest(&self) -> (Field, impl Iterator<Item = &str>) {
         let (field, values) = if !self.player_ids.is_empty() {
             (Field::Player, &self.player_ids)
         } else if !self.guild_ids.is_empty() {

@@ -239,7 +239,7 @@ impl State {
             for event in batch.keys().iter().flatten() {
                 for key in self.index.candidates(event) {
                     let slot = self.slots.of(key);
-                    if slot.filter.as_ref().is_some_and(|filter| filter.matches(event)) {
+                    if slot.filter.as_ref().is_some_and(|filter| event.are_wanted_by(filter)) {
                         slot.mark(number, place);
                     }
                 }

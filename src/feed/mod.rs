@@ -59,7 +59,7 @@ use crate::event_log::{
 use crate::proto;
 
 pub use fields::field_rule;
-pub use filter::MAX_FILTER_VALUES;
+pub use filter::{Filter, MAX_FILTER_VALUES};
 pub use follow::{Follow, Followed, Follower};
 pub use poll::{DEFAULT_MAX_WAIT, LONGEST_MAX_WAIT, PollAnswer};
 pub use reader::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Reader, reconnect_delay};
@@ -67,7 +67,6 @@ pub use steps::{Step, Steps};
 pub use written::{Outline, OutlineBatch};
 
 use catch_up::CatchUp;
-use filter::Filter;
 use hub::{Hub, Signal};
 use lane::Dispatcher;
 use place::Place;

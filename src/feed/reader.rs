@@ -524,7 +524,9 @@ impl Reader {
     fn wants(&self, batch: &Batch, index: usize) -> bool {
         match &self.filter {
             None => batch.verdicts[index].is_event(),
-            Some(filter) => batch.keys()[index].as_ref().is_some_and(|event| filter.matches(event)),
+            Some(filter) => {
+                batch.keys()[index].as_ref().is_some_and(|event| event.are_wanted_by(filter))
+            }
         }
     }
 

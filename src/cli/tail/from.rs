@@ -17,7 +17,7 @@ pub const FORMS: &str = "earliest, latest, a cursor, a time such as 2026-11-21T1
 pub enum From {
     /// At the oldest event.
     Earliest,
-    /// Behind the newest event.
+    /// Behind the newest event; also called now.
     Latest,
     /// Behind a cursor. Whether it is one the server tells.
     Cursor(String),
@@ -33,7 +33,7 @@ impl FromStr for From {
     fn from_str(text: &str) -> Result<Self, String> {
         let from = match text {
             "earliest" => Some(Self::Earliest),
-            "latest" => Some(Self::Latest),
+            "latest" | "now" => Some(Self::Latest),
             // A cursor begins with its version, whose first digit in base64 is a letter.
             _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
                 text.parse().map(Self::At).ok().or_else(|| duration(text).map(Self::Ago).ok())

@@ -17,8 +17,7 @@ use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use self::from::FORMS;
-use self::from::From;
+pub use self::from::{FORMS, From};
 use self::place::Place;
 use self::sorted::Sorted;
 use super::exit::Exit;

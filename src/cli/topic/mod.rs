@@ -7,6 +7,8 @@ pub mod verdict;
 
 use clap::{Args, Subcommand};
 
+#[cfg(feature = "export")]
+pub use self::describe::explain;
 pub use self::describe::{advice, records};
 use super::exit::Exit;
 use super::output::Output;

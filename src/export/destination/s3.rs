@@ -1,0 +1,212 @@
+//! A bucket of S3, or of what speaks its protocol.
+//!
+//! A file is an upload in parts, which nobody sees until it is completed; completing it is
+//! publishing. Parts of uploads that were never completed stay with the store until it is told
+//! to remove them: a lifecycle rule with `AbortIncompleteMultipartUpload` does that.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::multipart::{MultipartStore as _, PartId};
+use object_store::path::Path;
+use object_store::{ClientOptions, Error, ObjectStore as _, ObjectStoreExt as _, PutPayload};
+use tokio::runtime::Handle;
+
+use super::{Destination, DestinationError, Place, SUCCESS, Staged, Upload, is_data};
+
+/// How long each part is but the last: a file may have 10,000 of them.
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+const PART_BYTES: usize = 8 << 20;
+
+/// What is known of the store beside its name: variables that begin with `AWS_`, by name.
+#[derive(Clone, Default)]
+pub struct Settings(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for Settings {
+    /// Without values, some of which are secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// See the module.
+pub(super) struct S3 {
+    store: Arc<AmazonS3>,
+    bucket: String,
+    prefix: String,
+    runtime: Handle,
+}
+
+impl S3 {
+    pub fn open(
+        bucket: &str,
+        prefix: &str,
+        settings: &Settings,
+        runtime: Handle,
+    ) -> Result<Self, DestinationError> {
+        let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
+        let mut plain = false;
+        for (name, value) in &settings.0 {
+            if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+                plain |= key == AmazonS3ConfigKey::Endpoint && value.starts_with("http://");
+                builder = builder.with_config(key, value);
+            }
+        }
+        // Who writes an address without encryption means it.
+        if plain {
+            builder = builder.with_client_options(ClientOptions::new().with_allow_http(true));
+        }
+        let store = builder.build().map_err(|error| {
+            DestinationError::new(format!("cannot use the bucket {bucket}"), error)
+        })?;
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        Ok(Self { store: Arc::new(store), bucket, prefix, runtime })
+    }
+
+    fn at(&self, path: &str) -> Path {
+        let text = if self.prefix.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.prefix)
+        };
+        // Names are made by the layout, escaped where they have to be.
+        Path::parse(&text).unwrap_or_else(|_| Path::from(text))
+    }
+
+    fn failed<'a>(
+        &'a self,
+        doing: &'a str,
+        path: &'a Path,
+    ) -> impl Fn(Error) -> DestinationError + 'a {
+        move |error| {
+            DestinationError::new(format!("cannot {doing} s3://{}/{path}", self.bucket), error)
+        }
+    }
+}
+
+impl Destination for S3 {
+    fn files(&self) -> Result<Vec<String>, DestinationError> {
+        let root = self.at("");
+        let listed = self.store.list((!self.prefix.is_empty()).then_some(&root));
+        let listed = listed.map_ok(|file| file.location.to_string()).try_collect::<Vec<_>>();
+        let names = self.runtime.block_on(listed).map_err(self.failed("list", &root))?;
+        let below = |name: String| {
+            let name = name.strip_prefix(&self.prefix)?.trim_start_matches('/');
+            is_data(name).then(|| name.to_owned())
+        };
+        Ok(names.into_iter().filter_map(below).collect())
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn Upload>, DestinationError> {
+        let at = self.at(path);
+        let id = self.runtime.block_on(self.store.create_multipart(&at));
+        let id = id.map_err(self.failed("write", &at))?;
+        Ok(Box::new(Writing {
+            store: Arc::clone(&self.store),
+            runtime: self.runtime.clone(),
+            bucket: self.bucket.clone(),
+            at,
+            path: path.to_owned(),
+            id,
+            parts: Vec::new(),
+            part: Vec::new(),
+            bytes: 0,
+        }))
+    }
+
+    fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
+        let Place::Multipart { id, parts } = &file.place else {
+            return Err(DestinationError::new("cannot publish", "it is no upload"));
+        };
+        let at = self.at(&file.path);
+        let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
+        let completed = self.runtime.block_on(self.store.complete_multipart(&at, id, parts));
+        let Err(error) = completed else { return Ok(()) };
+        // An upload that was completed is no longer there.
+        match self.runtime.block_on(self.store.head(&at)) {
+            Ok(found) if found.size == file.bytes => Ok(()),
+            _ => Err(self.failed("complete", &at)(error)),
+        }
+    }
+
+    fn remove(&self, path: &str) -> Result<(), DestinationError> {
+        let at = self.at(path);
+        match self.runtime.block_on(self.store.delete(&at)) {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("remove", &at)(error)),
+        }
+    }
+
+    fn discard(&self, file: &Staged) {
+        if let Place::Multipart { id, .. } = &file.place {
+            // What stays is removed by the rule of the module's comment.
+            let _ = self.runtime.block_on(self.store.abort_multipart(&self.at(&file.path), id));
+        }
+    }
+
+    fn clear(&self) -> Result<(), DestinationError> {
+        Ok(())
+    }
+
+    fn mark_success(&self) -> Result<(), DestinationError> {
+        let at = self.at(SUCCESS);
+        let put = self.runtime.block_on(self.store.put(&at, PutPayload::new()));
+        put.map(drop).map_err(self.failed("write", &at))
+    }
+
+    fn unmark_success(&self) -> Result<(), DestinationError> {
+        self.remove(SUCCESS)
+    }
+}
+
+struct Writing {
+    store: Arc<AmazonS3>,
+    runtime: Handle,
+    bucket: String,
+    at: Path,
+    path: String,
+    id: String,
+    parts: Vec<String>,
+    /// What is gathered for the next part.
+    part: Vec<u8>,
+    bytes: u64,
+}
+
+impl Writing {
+    fn put(&mut self) -> Result<(), Error> {
+        let part = std::mem::take(&mut self.part);
+        let put = self.store.put_part(&self.at, &self.id, self.parts.len(), part.into());
+        self.parts.push(self.runtime.block_on(put)?.content_id);
+        Ok(())
+    }
+}
+
+impl Upload for Writing {
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let fits = bytes.len().min(PART_BYTES - self.part.len());
+            self.part.extend_from_slice(&bytes[..fits]);
+            bytes = &bytes[fits..];
+            if self.part.len() == PART_BYTES {
+                self.put().map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Staged, DestinationError> {
+        if !self.part.is_empty() || self.parts.is_empty() {
+            self.put().map_err(|error| {
+                DestinationError::new(
+                    format!("cannot write s3://{}/{}", self.bucket, self.at),
+                    error,
+                )
+            })?;
+        }
+        let place = Place::Multipart { id: self.id, parts: self.parts };
+        Ok(Staged { path: self.path, bytes: self.bytes, place })
+    }
+}

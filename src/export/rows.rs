@@ -1,0 +1,219 @@
+//! Rows: records of the log, one behind the other, until they are a batch of Arrow.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::builder::{
+    BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+
+use super::columns::{Malformed, Message, time_builder, time_type};
+use crate::event_log::Record;
+use crate::proto;
+
+/// The columns beside those of the event's own fields, behind them.
+const GUILD_ID: &str = "guild_id";
+const RAW_VALUE: &str = "raw_value";
+const PARTITION: &str = "partition";
+const OFFSET: &str = "offset";
+const APPEND_TIME: &str = "append_time";
+
+/// The field of an event that is private.
+const ORIGIN: &str = "origin";
+
+/// The name of the oneof of payloads.
+const PAYLOAD: &str = "payload";
+
+/// The columns of every file: those of the event's fields, a struct for each message, and
+/// `guild_id`, `raw_value`, `partition`, `offset`, `append_time`. All may be null.
+pub fn schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Rows::new(Origins::Kept).schema);
+    Arc::clone(&SCHEMA)
+}
+
+/// The message of an event in the schema that this build was made with.
+pub(super) fn event_descriptor() -> MessageDescriptor {
+    static EVENT: LazyLock<MessageDescriptor> = LazyLock::new(|| {
+        let pool = DescriptorPool::decode(proto::DESCRIPTORS).expect("the build has made it");
+        pool.get_message_by_name("game.v1.GameEvent").expect("it is in the schema")
+    });
+    EVENT.clone()
+}
+
+/// What becomes of the private origin of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// It is exported.
+    Kept,
+    /// Its column is null.
+    LeftOut,
+}
+
+/// What of an event decides whether it is wanted, and where it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys<'a> {
+    pub event_type: &'a str,
+    pub player_id: &'a str,
+    pub guild_id: Option<&'a str>,
+}
+
+/// Finds the keys of an event.
+#[derive(Debug)]
+pub(super) struct KeyFinder {
+    event_type: u32,
+    player_id: u32,
+    /// By the number of the payload's field: the number of the guild's field in it.
+    guilds: Vec<Option<u32>>,
+    payloads: Vec<bool>,
+}
+
+impl KeyFinder {
+    pub fn new() -> Self {
+        let event = event_descriptor();
+        let number = |name| {
+            event.get_field_by_name(name).map(|field| field.number()).expect("it is in the schema")
+        };
+        let mut guilds = Vec::new();
+        let mut payloads = Vec::new();
+        for field in event.fields() {
+            let index = field.number() as usize;
+            if guilds.len() <= index {
+                guilds.resize(index + 1, None);
+                payloads.resize(index + 1, false);
+            }
+            payloads[index] = is_payload(&field);
+            if let (true, Kind::Message(payload)) = (payloads[index], field.kind()) {
+                guilds[index] = payload.get_field_by_name(GUILD_ID).map(|guild| guild.number());
+            }
+        }
+        Self { event_type: number("event_type"), player_id: number("player_id"), guilds, payloads }
+    }
+
+    /// The keys of an event.
+    pub fn find<'a>(&self, event: &'a [u8]) -> Result<Keys<'a>, Malformed> {
+        let mut keys = Keys::default();
+        super::wire::each_bytes(event, |number, value| {
+            if number == self.event_type {
+                keys.event_type = text(value)?;
+            } else if number == self.player_id {
+                keys.player_id = text(value)?;
+            } else if self.payloads.get(number as usize).copied().unwrap_or(false) {
+                // Of several payloads the last one counts.
+                keys.guild_id = None;
+                if let Some(guild) = self.guilds[number as usize] {
+                    keys.guild_id = Some("");
+                    super::wire::each_bytes(value, |number, value| {
+                        if number == guild {
+                            keys.guild_id = Some(text(value)?);
+                        }
+                        Ok(())
+                    })?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(keys)
+    }
+}
+
+fn is_payload(field: &FieldDescriptor) -> bool {
+    field.containing_oneof().is_some_and(|oneof| oneof.name() == PAYLOAD)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed)
+}
+
+/// Rows that are gathered for one folder.
+#[derive(Debug)]
+pub(super) struct Rows {
+    schema: SchemaRef,
+    event: Message,
+    /// The number of the field that is left out.
+    left_out: Option<u32>,
+    guild_id: StringBuilder,
+    raw_value: BinaryBuilder,
+    partition: Int32Builder,
+    offset: Int64Builder,
+    append_time: TimestampMicrosecondBuilder,
+    rows: usize,
+    /// Of the records in them.
+    bytes: usize,
+}
+
+impl Rows {
+    pub fn new(origins: Origins) -> Self {
+        let descriptor = event_descriptor();
+        let event = Message::new(&descriptor).expect("a test makes the columns of the schema");
+        let mut fields: Vec<_> = event.names().iter().cloned().collect();
+        let own = [
+            (GUILD_ID, DataType::Utf8),
+            (RAW_VALUE, DataType::Binary),
+            (PARTITION, DataType::Int32),
+            (OFFSET, DataType::Int64),
+            (APPEND_TIME, time_type()),
+        ];
+        fields.extend(own.map(|(name, kind)| Arc::new(Field::new(name, kind, true))));
+        let origin = descriptor.get_field_by_name(ORIGIN).map(|field| field.number());
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            event,
+            left_out: origin.filter(|_| origins == Origins::LeftOut),
+            guild_id: StringBuilder::new(),
+            raw_value: BinaryBuilder::new(),
+            partition: Int32Builder::new(),
+            offset: Int64Builder::new(),
+            append_time: time_builder(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Adds an event. Where the columns have no place for all of it, its bytes are kept too; so
+    /// that they are whole, with the origin, unless that is left out.
+    pub fn append(&mut self, record: &Record, keys: &Keys<'_>) -> Result<(), Malformed> {
+        let complete = self.event.append(&record.value, self.left_out)?;
+        self.guild_id.append_option(keys.guild_id);
+        if complete {
+            self.raw_value.append_null();
+        } else if let Some(left_out) = self.left_out {
+            self.raw_value.append_value(super::wire::without(&record.value, left_out)?);
+        } else {
+            self.raw_value.append_value(&record.value);
+        }
+        self.partition.append_value(record.partition.try_into().unwrap_or(i32::MAX));
+        self.offset.append_value(record.offset.try_into().unwrap_or(i64::MAX));
+        self.append_time.append_value(record.append_time.as_millis().saturating_mul(1_000));
+        self.rows += 1;
+        self.bytes += record.value.len();
+        Ok(())
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// How many bytes the records in them had.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows as a batch, and none from now on.
+    pub fn finish(&mut self) -> Result<RecordBatch, Malformed> {
+        let (_, mut columns, _) = self.event.finish()?.into_parts();
+        let own: [ArrayRef; 5] = [
+            Arc::new(self.guild_id.finish()),
+            Arc::new(self.raw_value.finish()),
+            Arc::new(self.partition.finish()),
+            Arc::new(self.offset.finish()),
+            Arc::new(self.append_time.finish()),
+        ];
+        columns.extend(own);
+        self.rows = 0;
+        self.bytes = 0;
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|_| Malformed)
+    }
+}

@@ -1,0 +1,270 @@
+//! The writer: files, from the first row to their names, on a thread of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+
+use uuid::Uuid;
+
+use super::destination::{Destination, Staged};
+use super::encoding::{Chunk, Compression, EncodeError, Encoder, Format};
+use super::journal::Journal;
+use super::{ExportError, Mode, Options, Progress};
+
+/// How many files may be open at a time; beyond that the one that was not written to for the
+/// longest time is completed, and the next rows of its folder begin another one.
+const MAX_OPEN_FILES: usize = 100;
+
+/// How many bytes all files that are being written may hold in memory; beyond that the one that
+/// holds the most writes them as a row group.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// What the names of files begin with.
+const PREFIX: &str = "part-";
+
+/// What there is to write.
+pub(super) enum Work {
+    /// Rows for a folder.
+    Chunk { folder: Arc<str>, chunk: Chunk },
+    /// Everything before the cursor has come: it is to be seen.
+    Commit { cursor: String },
+    /// So it has, and nothing more comes.
+    Finish { cursor: String },
+}
+
+/// What the shaper has to know of the writer.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    largest: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Shared {
+    /// How long the longest file is that is being written.
+    pub fn largest(&self) -> u64 {
+        self.largest.load(Ordering::Acquire)
+    }
+
+    /// How many commits were done.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+}
+
+/// See the module.
+pub(super) struct Writer {
+    destination: Box<dyn Destination>,
+    journal: Option<Journal>,
+    format: Format,
+    compression: Compression,
+    file_size: u64,
+    /// What is replaced at the end.
+    replaced: Vec<String>,
+    /// Makes the names of files unlike any others, and in order of time.
+    batch: Uuid,
+    files_begun: u32,
+    open: HashMap<Arc<str>, OpenFile>,
+    /// Counts the chunks.
+    clock: u64,
+    staged: Vec<Staged>,
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+}
+
+struct OpenFile {
+    encoder: Encoder,
+    /// When it was last written to, in chunks.
+    used: u64,
+}
+
+impl Writer {
+    /// Takes over a destination, after a look at what lies there. Blocks.
+    pub fn prepare(
+        options: &Options,
+        destination: Box<dyn Destination>,
+        journal: Option<Journal>,
+        shared: Arc<Shared>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, ExportError> {
+        destination.clear()?;
+        let there = match options.mode {
+            Mode::Append => Vec::new(),
+            Mode::Error | Mode::Overwrite => destination.files()?,
+        };
+        if options.mode == Mode::Error && !there.is_empty() {
+            return Err(ExportError::NotEmpty(options.target.to_string()));
+        }
+        if let Some(foreign) = there.iter().find(|path| !is_ours(path)) {
+            return Err(ExportError::Foreign(options.target.to_string(), foreign.clone()));
+        }
+        if options.mode != Mode::Append {
+            destination.unmark_success()?;
+        }
+        Ok(Self {
+            destination,
+            journal,
+            format: options.format,
+            compression: options.compression,
+            file_size: options.file_size,
+            replaced: there,
+            batch: Uuid::now_v7(),
+            files_begun: 0,
+            open: HashMap::new(),
+            clock: 0,
+            staged: Vec::new(),
+            shared,
+            progress,
+        })
+    }
+
+    /// Where the last run ended.
+    pub fn cursor(&self) -> Option<&str> {
+        self.journal.as_ref().and_then(Journal::cursor)
+    }
+
+    /// Writes until there is no more. What was not committed leaves nothing behind.
+    pub fn run(mut self, work: &Receiver<Work>) -> Result<(), ExportError> {
+        let done = self.write(work);
+        // What was to be published is not among them: a journal says what becomes of that.
+        self.staged.iter().for_each(|file| self.destination.discard(file));
+        done
+    }
+
+    fn write(&mut self, work: &Receiver<Work>) -> Result<(), ExportError> {
+        while let Ok(next) = work.recv() {
+            match next {
+                Work::Chunk { folder, chunk } => self.chunk(&folder, &chunk)?,
+                Work::Commit { cursor } => self.commit(cursor)?,
+                Work::Finish { cursor } => {
+                    self.commit(cursor)?;
+                    self.destination.mark_success()?;
+                    self.destination.clear()?;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, folder: &Arc<str>, chunk: &Chunk) -> Result<(), ExportError> {
+        self.clock += 1;
+        if !self.open.contains_key(folder) {
+            if self.open.len() == MAX_OPEN_FILES {
+                let oldest = self.open.iter().min_by_key(|(_, file)| file.used);
+                if let Some(folder) = oldest.map(|(folder, _)| Arc::clone(folder)) {
+                    self.complete(&folder)?;
+                }
+            }
+            let encoder = self.begin(folder)?;
+            self.open.insert(Arc::clone(folder), OpenFile { encoder, used: 0 });
+        }
+        let file = self.open.get_mut(folder).expect("it was put there above");
+        file.used = self.clock;
+        file.encoder.write(chunk)?;
+        self.progress.wrote(chunk.rows());
+        let bytes = file.encoder.bytes();
+        if self.journal.is_some() {
+            self.shared.largest.fetch_max(bytes, Ordering::AcqRel);
+        } else if bytes >= self.file_size {
+            // Nobody sees it before the end.
+            self.complete(folder)?;
+        }
+        Ok(self.keep_memory_bounded()?)
+    }
+
+    fn begin(&mut self, folder: &str) -> Result<Encoder, ExportError> {
+        let ending = self.format.ending(self.compression);
+        let name = format!("{PREFIX}{}-{:05}.{ending}", self.batch, self.files_begun);
+        self.files_begun += 1;
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        let upload = self.destination.create(&path)?;
+        Ok(Encoder::new(self.format, self.compression, upload)?)
+    }
+
+    fn keep_memory_bounded(&mut self) -> Result<(), EncodeError> {
+        let memory = |files: &HashMap<_, OpenFile>| -> usize {
+            files.values().map(|file| file.encoder.memory()).sum()
+        };
+        while memory(&self.open) > MEMORY_BYTES {
+            let Some(file) = self.open.values_mut().max_by_key(|file| file.encoder.memory()) else {
+                break;
+            };
+            file.encoder.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file of a folder.
+    fn complete(&mut self, folder: &Arc<str>) -> Result<(), ExportError> {
+        if let Some(file) = self.open.remove(folder) {
+            let staged = file.encoder.finish()?;
+            self.progress.file(staged.bytes);
+            self.staged.push(staged);
+        }
+        Ok(())
+    }
+
+    /// Shows what was written.
+    fn commit(&mut self, cursor: String) -> Result<(), ExportError> {
+        let folders: Vec<_> = self.open.keys().cloned().collect();
+        for folder in folders {
+            self.complete(&folder)?;
+        }
+        self.progress.reached(&cursor);
+        if let Some(journal) = &mut self.journal {
+            journal.commit(std::mem::take(&mut self.staged), cursor, &*self.destination)?;
+        } else {
+            for path in std::mem::take(&mut self.replaced) {
+                self.destination.remove(&path)?;
+            }
+            for file in std::mem::take(&mut self.staged) {
+                self.destination.publish(&file)?;
+            }
+        }
+        self.batch = Uuid::now_v7();
+        self.files_begun = 0;
+        self.shared.largest.store(0, Ordering::Release);
+        self.shared.commits.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+/// Whether an export wrote a file, by its name.
+fn is_ours(path: &str) -> bool {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let keyed = folders.is_empty() || folders.split('/').all(|folder| folder.contains('='));
+    let Some((stem, ending)) = name.strip_prefix(PREFIX).and_then(|name| name.split_once('.'))
+    else {
+        return false;
+    };
+    let Some((batch, number)) = stem.rsplit_once('-') else { return false };
+    keyed
+        && ["parquet", "jsonl", "jsonl.zst"].contains(&ending)
+        && batch.parse::<Uuid>().is_ok()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_export_wrote_is_its_own() {
+        let id = Uuid::nil();
+        for ours in [
+            format!("part-{id}-00000.parquet"),
+            format!("date=2026-11-29/event_type=guild_joined/part-{id}-00012.jsonl.zst"),
+        ] {
+            assert!(is_ours(&ours), "{ours}");
+        }
+        for foreign in [
+            "notes.txt".to_owned(),
+            "part-00000-x.snappy.parquet".to_owned(),
+            format!("part-{id}-00000.csv"),
+            format!("photos/part-{id}-00000.parquet"),
+        ] {
+            assert!(!is_ours(&foreign), "{foreign}");
+        }
+    }
+}
