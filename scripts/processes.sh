@@ -139,3 +139,25 @@ take_port() {
         return
     done
 }
+
+# take_command NAME COMMAND [WORD…] [--dir DIR]: sets $command, $words, and $dir, which is NAME
+# in the cache unless it is given.
+take_command() {
+    command=${2:-}
+    dir="$cache/$1"
+    words=()
+    shift "$(($# > 1 ? 2 : 1))"
+    while [ $# -gt 0 ]; do
+        if [ "$1" = --dir ]; then
+            [ $# -ge 2 ] || usage
+            dir=$2
+            shift
+        else
+            words+=("$1")
+        fi
+        shift
+    done
+    dir=$(realpath -m -- "$dir")
+    # Only fs has words of its own.
+    [ ${#words[@]} -eq 0 ] || [ "$command" = fs ] || usage
+}
