@@ -145,8 +145,9 @@ SH
     chmod +x "bin/$package"
 )
 
-install_kcat() {
-    install_debian kcat bin/kcat "$1" && "$1/bin/kcat" -V
+# install_command NAME FOLDER: Debian's package of the same name.
+install_command() {
+    install_debian "$1" "bin/$1" "$2" && "$2/bin/$1" -V
 }
 
 # What its own wrapper would do is for desktops.
@@ -241,12 +242,22 @@ ensure_hdfs() {
     hdfs_classpath="$tools/hdfs-$hadoop_version/jars/*"
 }
 
+# ensure_command NAME: puts NAME on the PATH, if need be from Debian's package of that name.
+ensure_command() {
+    if command -v "$1" >/dev/null; then return; fi
+    command -v apt-get >/dev/null || need "$1" "$1"
+    install_once "$tools/$1" install_command "$1"
+    export PATH="$tools/$1/bin:$PATH"
+}
+
 # Puts kcat on the PATH.
 ensure_kcat() {
-    if command -v kcat >/dev/null; then return; fi
-    command -v apt-get >/dev/null || need kcat kcat
-    install_once "$tools/kcat" install_kcat
-    export PATH="$tools/kcat/bin:$PATH"
+    ensure_command kcat
+}
+
+# Puts jq on the PATH.
+ensure_jq() {
+    ensure_command jq
 }
 
 # Sets and exports $CHROMIUM to a Chromium: the machine's own, or else Debian's.
