@@ -6,11 +6,6 @@ import subprocess
 import checks
 import running
 
-SCRIPT = running.REPOSITORY / "scripts" / "kafka"
-
-# Far more than it takes.
-SCRIPT_SECONDS = 200
-
 TOPIC = "game-events"
 
 # Those that herald makes.
@@ -27,20 +22,11 @@ class Kafka:
 
     def __init__(self, folder, *flags, brokers=1):
         self._folder = folder
-        lines = self._script("start", "--brokers", brokers, *flags).splitlines()
-        self.addresses = dict(line.split("=", 1) for line in lines)["brokers"]
+        lines = self._script("start", "--brokers", brokers, *flags)
+        self.addresses = running.values(lines)["brokers"]
 
     def _script(self, *arguments):
-        done = subprocess.run(
-            [SCRIPT, *map(str, arguments), "--dir", self._folder],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SCRIPT_SECONDS,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"scripts/kafka {arguments[0]} failed:\n{done.stderr}")
-        return done.stdout
+        return running.script("kafka", *arguments, "--dir", self._folder)
 
     def node(self, verb, *numbers):
         """`scripts/kafka node`: start, stop, kill, pause or resume nodes."""

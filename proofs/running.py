@@ -4,6 +4,7 @@ Standard library only: the proofs run wherever Python does.
 """
 
 import collections
+import contextlib
 import datetime
 import json
 import os
@@ -29,6 +30,7 @@ STOP_SECONDS = 60
 # And how long until it has read its log.
 READY_SECONDS = 600
 COMMAND_SECONDS = 900
+SCRIPT_SECONDS = 200
 
 # How long a subscriber may lag behind.
 SUBSCRIBER_SECONDS = 120
@@ -190,19 +192,50 @@ class Server:
             print(f"the server at {self.url} said last:\n{self.said()}", file=sys.stderr)
 
 
-def herald(*arguments):
-    """What `herald ARGUMENTS` writes to stdout. An exit code but 0 is an error."""
+def herald(*arguments, env=None):
+    """What `herald ARGUMENTS` writes to stdout, with `env` in its environment too. An exit code
+    but 0 is an error.
+    """
     done = subprocess.run(
         [binary(), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment() | (env or {}),
         timeout=COMMAND_SECONDS,
     )
     if done.returncode != 0:
         raise RuntimeError(f"herald {arguments[0]} ended with {done.returncode}:\n{done.stderr}")
     return done.stdout
+
+
+def script(name, *arguments):
+    """What `scripts/NAME ARGUMENTS` writes to stdout. An exit code but 0 is an error."""
+    done = subprocess.run(
+        [REPOSITORY / "scripts" / name, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_SECONDS,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"scripts/{name} {arguments[0]} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def values(lines):
+    """What a script says of what it has started, by name."""
+    return dict(line.split("=", 1) for line in lines.splitlines())
+
+
+@contextlib.contextmanager
+def started(name, folder):
+    """What `scripts/NAME` says of what it has started in a folder; stopped in the end."""
+    lines = script(name, "start", "--dir", folder)
+    try:
+        yield values(lines)
+    finally:
+        script(name, "stop", "--dir", folder)
 
 
 def tail_command(url, *flags):

@@ -13,6 +13,8 @@ grpcurl_version=1.9.3
 kafka_version=4.1.0
 # The last one that Go 1.21 builds.
 compose_version=2.29.7
+versitygw_version=1.8.0
+hadoop_version=3.4.2
 
 # die MESSAGE: ends the script.
 die() {
@@ -59,36 +61,54 @@ install_python() {
             -r "$repo/tests/python/requirements.txt"
 }
 
-# Kafka is jars and nothing else: Maven knows which, and fetches them.
-install_kafka() {
-    cat >"$1/pom.xml" <<XML
+# install_jars NAME FOLDER GROUP:ARTIFACT:VERSION…: jars and what they need, which Maven knows
+# and fetches, in FOLDER/jars.
+install_jars() {
+    local name=$1 folder=$2 artifact group version dependencies=""
+    shift 2
+    for artifact in "$@"; do
+        IFS=: read -r group artifact version <<<"$artifact"
+        dependencies+="
+    <dependency>
+      <groupId>$group</groupId>
+      <artifactId>$artifact</artifactId>
+      <version>$version</version>
+    </dependency>"
+    done
+    cat >"$folder/pom.xml" <<XML
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>herald</groupId>
-  <artifactId>kafka</artifactId>
-  <version>$kafka_version</version>
+  <artifactId>$name</artifactId>
+  <version>1</version>
   <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>$kafka_version</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka-tools</artifactId>
-      <version>$kafka_version</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
+  <dependencies>$dependencies
   </dependencies>
 </project>
 XML
-    mvn --quiet --batch-mode --file "$1/pom.xml" \
-        dependency:copy-dependencies -DoutputDirectory="$1/jars"
+    mvn --quiet --batch-mode --file "$folder/pom.xml" \
+        dependency:copy-dependencies -DoutputDirectory="$folder/jars"
+}
+
+# Kafka is jars and nothing else.
+install_kafka() {
+    install_jars kafka "$1" "org.apache.kafka:kafka_2.13:$kafka_version" \
+        "org.apache.kafka:kafka-tools:$kafka_version" org.slf4j:slf4j-simple:1.7.36
+}
+
+# And so is HDFS.
+install_hdfs() {
+    local artifact artifacts=()
+    for artifact in hadoop-common hadoop-hdfs hadoop-hdfs-client; do
+        artifacts+=("org.apache.hadoop:$artifact:$hadoop_version")
+    done
+    install_jars hdfs "$1" "${artifacts[@]}"
+}
+
+# It wants a newer Go than the rest, which Go 1.21 fetches by itself where it may.
+install_versitygw() {
+    GOBIN="$1" GOTOOLCHAIN=auto go install -ldflags "-s -w" \
+        "github.com/versity/versitygw/cmd/versitygw@v$versitygw_version"
 }
 
 # install_debian PACKAGE COMMAND FOLDER: Debian's package and what it needs and is not there
@@ -125,8 +145,9 @@ SH
     chmod +x "bin/$package"
 )
 
-install_kcat() {
-    install_debian kcat bin/kcat "$1" && "$1/bin/kcat" -V
+# install_command NAME FOLDER: Debian's package of the same name.
+install_command() {
+    install_debian "$1" "bin/$1" "$2" && "$2/bin/$1" -V
 }
 
 # What its own wrapper would do is for desktops.
@@ -206,12 +227,37 @@ ensure_kafka() {
     kafka_classpath="$tools/kafka-$kafka_version/jars/*"
 }
 
+# Sets $versitygw to an S3-compatible server.
+ensure_s3() {
+    need go golang
+    install_once "$tools/versitygw-$versitygw_version" install_versitygw
+    versitygw="$tools/versitygw-$versitygw_version/versitygw"
+}
+
+# Sets $hdfs_classpath to HDFS's jars, servers and tools.
+ensure_hdfs() {
+    need java default-jre-headless
+    need mvn maven
+    install_once "$tools/hdfs-$hadoop_version" install_hdfs
+    hdfs_classpath="$tools/hdfs-$hadoop_version/jars/*"
+}
+
+# ensure_command NAME: puts NAME on the PATH, if need be from Debian's package of that name.
+ensure_command() {
+    if command -v "$1" >/dev/null; then return; fi
+    command -v apt-get >/dev/null || need "$1" "$1"
+    install_once "$tools/$1" install_command "$1"
+    export PATH="$tools/$1/bin:$PATH"
+}
+
 # Puts kcat on the PATH.
 ensure_kcat() {
-    if command -v kcat >/dev/null; then return; fi
-    command -v apt-get >/dev/null || need kcat kcat
-    install_once "$tools/kcat" install_kcat
-    export PATH="$tools/kcat/bin:$PATH"
+    ensure_command kcat
+}
+
+# Puts jq on the PATH.
+ensure_jq() {
+    ensure_command jq
 }
 
 # Sets and exports $CHROMIUM to a Chromium: the machine's own, or else Debian's.

@@ -4,31 +4,19 @@ Each test has topics of its own, so that tests can share the broker.
 """
 
 import contextlib
-import os
 import uuid
 
 import pytest
 
 import stub
+from given import given
 from harness import Herald, Kafka
 
 
 @pytest.fixture(scope="session")
 def kafka():
     """The cluster that TEST_KAFKA_BROKERS names."""
-    prefix = "TEST_KAFKA_"
-    given = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
-    named = {name.removeprefix(prefix).lower(): value for name, value in given.items()}
-    # Without --sasl there is no password.
-    if named.get("brokers") and named.get("password"):
-        return Kafka(**named)
-    how = (
-        "there is no Kafka to test with: start one with `scripts/kafka start --sasl`, and set "
-        "TEST_KAFKA_BROKERS and so on to what it prints (scripts/test does both)"
-    )
-    if os.environ.get("REQUIRE_KAFKA") == "1":
-        pytest.fail(how, pytrace=False)
-    pytest.skip(how)
+    return Kafka(**given("kafka", "--sasl", needs="password"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """A browser, and the page of a server in it."""
 
-import os
 import uuid
 
 import pytest
 
 import stub
 from browsing import Browser
+from given import given
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +31,5 @@ def log(request, folder):
     """Where the events are: a new embedded log, and a new topic of the Kafka of the tests."""
     if request.param == "embedded":
         return folder
-    brokers = os.environ.get("TEST_KAFKA_BROKERS")
-    if brokers:
-        return ["--kafka-brokers", brokers, "--topic", f"page-{uuid.uuid4()}"]
-    how = "there is no Kafka to test with; see CONTRIBUTING.md"
-    if os.environ.get("REQUIRE_KAFKA") == "1":
-        pytest.fail(how, pytrace=False)
-    pytest.skip(how)
+    brokers = given("kafka", needs="brokers")["brokers"]
+    return ["--kafka-brokers", brokers, "--topic", f"page-{uuid.uuid4()}"]
