@@ -28,6 +28,7 @@ BLOCKS = [
     "### What players have",
     "## What players can do",
     "### Decode the topic",
+    "## Export to files",
 ]
 
 ASSIGNMENT = re.compile(r"\w+=\$\(")
@@ -70,6 +71,7 @@ def test_a_block_does_what_it_says(tmp_path, heading):
     with running.Server(tmp_path / "data") as server:
         running.wait_until(server.is_ready, running.START_SECONDS, "ready")
         environment["HERALD_SERVER"] = server.url
+        environment["HERALD_DATA_DIR"] = str(tmp_path / "data")
         here = [(text.replace(DEFAULT_LISTEN, server.address), says) for text, says in statements]
         for text, _ in statements:
             assert ("curl" in text) == (DEFAULT_LISTEN in text), "not the default address"
