@@ -21,7 +21,7 @@ use super::words::printable;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{LogOptions, LogSettings, bytes};
 use crate::domain::Violations;
-use crate::event_log::kafka::{DescribeError, KafkaLog, describe_topic};
+use crate::event_log::kafka::{self, DescribeError, KafkaLog, describe_topic};
 use crate::event_log::{Cursor, EventLog, ReadError, local};
 use crate::export::{
     self, Compression, Expired, ExportError, Format, Key, Layout, MIN_FILE_SIZE, Mode, Options,
@@ -29,6 +29,7 @@ use crate::export::{
 };
 use crate::feed::Filter;
 use crate::proto::EventFilter;
+use crate::telemetry::{self, Telemetry};
 
 /// How often the progress is drawn.
 const DRAWN_EVERY: Duration = Duration::from_millis(200);
@@ -194,6 +195,14 @@ impl Export {
             }
         };
         let options = self.options()?;
+        // What the log has to say while it is read: that brokers are gone, say.
+        let _telemetry = Telemetry::install(telemetry::Options {
+            format: telemetry::Format::Text,
+            colour: false,
+            filter: "warn".to_owned(),
+            access_lines: false,
+        })
+        .map_err(anyhow::Error::msg)?;
         // One thread reads, and another one is there for what is sent to a store meanwhile.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -215,6 +224,7 @@ impl Export {
         let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
         let begun = Instant::now();
         let log = open(log).await?;
+        let bar = ProgressBar::new(0);
         let progress = Arc::new(Progress::default());
         let mut exit = Exit::Done;
         let stop = async {
@@ -226,10 +236,12 @@ impl Export {
         let summary = {
             let exporting = export::run(Arc::clone(&log), options, Arc::clone(&progress), stop);
             tokio::select! {
-                summary = exporting => summary?,
-                () = draw(&progress) => unreachable!("it is drawn until the end"),
+                summary = exporting => summary,
+                () = draw(&bar, &progress) => unreachable!("it is drawn until the end"),
             }
         };
+        bar.finish_and_clear();
+        let summary = summary?;
         log.close().await;
         self.tell(&summary, begun.elapsed(), output)?;
         // Who follows can only be ended so.
@@ -420,13 +432,17 @@ async fn open(log: LogOptions) -> anyhow::Result<Arc<dyn EventLog>> {
             let (asked, brokers) = (options.clone(), options.brokers.clone());
             // One that is missing is made where it is opened.
             let described = tokio::task::spawn_blocking(move || describe_topic(asked)).await;
-            described.context("the search for the topic panicked")?.map_err(|error| {
+            let described = described.context("the search for the topic panicked")?;
+            let topic = described.map_err(|error| {
                 let said = topic::explain(&error, &brokers);
                 match error {
                     DescribeError::Missing(_) => anyhow::Error::msg(said),
                     DescribeError::Unavailable(_) => super::exit::Unreached(said).into(),
                 }
             })?;
+            // Only who writes has to know how players are spread.
+            let key_partitions = u32::try_from(topic.partitions.len()).ok();
+            let options = kafka::Options { key_partitions, ..options };
             Ok(KafkaLog::open(options, &mut Registry::default()).await?)
         }
     }
@@ -457,8 +473,7 @@ fn file_size(text: &str) -> anyhow::Result<u64> {
 }
 
 /// Draws how far it is, on a terminal; never ends.
-async fn draw(progress: &Progress) {
-    let bar = ProgressBar::new(0);
+async fn draw(bar: &ProgressBar, progress: &Progress) {
     let mut ticks = interval(DRAWN_EVERY);
     let mut bounded = false;
     loop {

@@ -21,6 +21,10 @@ pub(super) const ROW_GROUP_BYTES: usize = 32 << 20;
 /// How hard zstd tries: its own default.
 const ZSTD_LEVEL: i32 = 3;
 
+/// What a compressor for lines holds at that level, about: the window and its tables.
+/// Source: `ZSTD_estimateCStreamSize` of zstd 1.5.
+const ZSTD_BYTES: usize = 4 << 20;
+
 /// Columns whose values hardly ever come twice, so that looking for them in a dictionary is
 /// work for nothing.
 const UNIQUE: [&[&str]; 6] = [
@@ -173,12 +177,18 @@ impl Encoder {
     /// What it holds in memory.
     pub fn memory(&self) -> usize {
         match &self.form {
-            Form::Parquet(writer) => writer.memory_size(),
-            Form::Plain(_) | Form::Zstd(_) => 0,
+            Form::Parquet(writer) => writer.memory_size() + writer.inner().upload.held(),
+            Form::Plain(sink) => sink.upload.held(),
+            Form::Zstd(writer) => ZSTD_BYTES + writer.get_ref().upload.held(),
         }
     }
 
-    /// Lets go of what it holds in memory; makes a row group of it.
+    /// Whether it holds rows that make no row group yet.
+    pub fn holds_rows(&self) -> bool {
+        matches!(&self.form, Form::Parquet(writer) if writer.in_progress_rows() > 0)
+    }
+
+    /// Makes a row group of the rows that it holds.
     pub fn flush(&mut self) -> Result<(), EncodeError> {
         if let Form::Parquet(writer) = &mut self.form {
             writer.flush()?;

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use super::destination::{Destination, Staged};
-use super::encoding::{Chunk, Compression, EncodeError, Encoder, Format};
+use super::encoding::{Chunk, Compression, Encoder, Format};
 use super::journal::Journal;
 use super::{ExportError, Mode, Options, Progress};
 
@@ -17,7 +17,7 @@ use super::{ExportError, Mode, Options, Progress};
 const MAX_OPEN_FILES: usize = 100;
 
 /// How many bytes all files that are being written may hold in memory; beyond that the one that
-/// holds the most writes them as a row group.
+/// holds the most writes them as a row group or, where that is not enough, is completed.
 const MEMORY_BYTES: usize = 64 << 20;
 
 /// What the names of files begin with.
@@ -170,7 +170,7 @@ impl Writer {
             // Nobody sees it before the end.
             self.complete(folder)?;
         }
-        Ok(self.keep_memory_bounded()?)
+        self.keep_memory_bounded()
     }
 
     fn begin(&mut self, folder: &str) -> Result<Encoder, ExportError> {
@@ -182,15 +182,20 @@ impl Writer {
         Ok(Encoder::new(self.format, self.compression, upload)?)
     }
 
-    fn keep_memory_bounded(&mut self) -> Result<(), EncodeError> {
+    fn keep_memory_bounded(&mut self) -> Result<(), ExportError> {
         let memory = |files: &HashMap<_, OpenFile>| -> usize {
             files.values().map(|file| file.encoder.memory()).sum()
         };
         while memory(&self.open) > MEMORY_BYTES {
-            let Some(file) = self.open.values_mut().max_by_key(|file| file.encoder.memory()) else {
-                break;
-            };
-            file.encoder.flush()?;
+            let largest = self.open.iter_mut().max_by_key(|(_, file)| file.encoder.memory());
+            let Some((folder, file)) = largest else { break };
+            if file.encoder.holds_rows() {
+                file.encoder.flush()?;
+            } else {
+                // What it holds it can only let go of at its end.
+                let folder = Arc::clone(folder);
+                self.complete(&folder)?;
+            }
         }
         Ok(())
     }

@@ -131,6 +131,11 @@ pub trait Upload: Send {
     /// Adds bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
+    /// How many bytes are held in memory until there are more.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Makes it complete and durable.
     fn finish(self: Box<Self>) -> Result<Staged, DestinationError>;
 }

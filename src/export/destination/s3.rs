@@ -197,6 +197,10 @@ impl Upload for Writing {
         Ok(())
     }
 
+    fn held(&self) -> usize {
+        self.part.capacity()
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Staged, DestinationError> {
         if !self.part.is_empty() || self.parts.is_empty() {
             self.put().map_err(|error| {
