@@ -7,6 +7,7 @@ import sys
 import grpc
 import grpc_tools.protoc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -31,6 +32,23 @@ def modules(folder):
         return importlib.import_module("game_pb2"), importlib.import_module("game_pb2_grpc")
     finally:
         sys.path.remove(str(folder))
+
+
+def message_class(folder, name):
+    """The class of a message by the schema in another folder, which does not get in the way of
+    the stub's.
+    """
+    set_file = folder / "set"
+    includes = [f"-I{folder}", *INCLUDES[1:]]
+    code = grpc_tools.protoc.main(
+        ["protoc", *includes, "--include_imports", f"--descriptor_set_out={set_file}", SCHEMA.name]
+    )
+    assert code == 0, "protoc refuses the schema"
+    files = descriptor_pb2.FileDescriptorSet.FromString(set_file.read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
 class Stub:
