@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand};
 use self::exit::Exit;
 use self::output::Output;
 use crate::config::Settings;
+use crate::event_log::kafka;
 
 /// Herald, a game event service: typed actions in, a durable log and a live feed
 /// out.
@@ -115,6 +116,7 @@ pub fn main() -> ExitCode {
         output.flush()?;
         Ok(exit)
     });
+    kafka::wait_for_clients();
     result
         .unwrap_or_else(|error| {
             let exit = Exit::of(&error);

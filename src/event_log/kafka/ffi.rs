@@ -1,7 +1,7 @@
 //! What rdkafka's safe interface leaves out, in a few calls of librdkafka: the identity of
-//! a topic, and whether a record that failed may have been written. The only file with
-//! `unsafe`; everything in it is called with pointers that rdkafka holds for longer than
-//! the call.
+//! a topic, whether a record that failed may have been written, and whether all clients have
+//! ended. The only file with `unsafe`; everything in it is called with pointers that rdkafka
+//! holds for longer than the call, or with none.
 #![allow(unsafe_code, reason = "librdkafka's C interface; reviewed, and kept to this file")]
 
 use std::ffi::CString;
@@ -34,6 +34,14 @@ impl<T> Drop for Owned<T> {
             unsafe { (self.1)(self.0) }
         }
     }
+}
+
+/// Waits until the threads of all clients that were dropped have ended, for `timeout` at the
+/// most. Says whether they have; others that are still in use count too.
+pub(super) fn all_ended(timeout: Duration) -> bool {
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: it takes no pointer, and only looks at counters that librdkafka guards.
+    unsafe { c::rd_kafka_wait_destroyed(millis) == 0 }
 }
 
 /// How often it is asked whether to wait on.

@@ -67,6 +67,10 @@ use crate::clock::Timestamp;
 /// well from the start.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
+/// How long the end of the process waits for the last clients; letting go of one takes a tenth of
+/// a second.
+const LAST_CLIENTS: Duration = Duration::from_secs(2);
+
 /// Why a log that was closed takes nothing.
 const CLOSED: &str = "herald is stopping";
 
@@ -119,6 +123,18 @@ pub fn describe_topic(options: Options) -> Result<TopicDescription, DescribeErro
     let inspector = Inspector::new(options, Context::default())
         .map_err(|error| DescribeError::Unavailable(error.to_string().into()))?;
     inspector.describe()
+}
+
+/// Waits until the clients that were dropped have ended: to be called before the process ends.
+///
+/// A consumer is let go of on a thread of its own, and its connections are TLS until it has
+/// ended; when OpenSSL is taken down under them, as it is when a process exits, they may end it
+/// by SIGSEGV. Where none was made, it returns at once; at the latest after
+/// 2 seconds.
+pub fn wait_for_clients() {
+    if !ffi::all_ended(LAST_CLIENTS) {
+        tracing::debug!("clients of Kafka have not ended");
+    }
 }
 
 impl EventLog for KafkaLog {
