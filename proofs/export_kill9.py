@@ -166,7 +166,7 @@ class Case:
         folder = self.look()
         if not (folder / "_SUCCESS").is_file():
             raise checks.Broken(f"{self.name}: no _SUCCESS after a run that ended well")
-        if left := [path for path in (folder / "_temporary").rglob("*") if path.is_file()]:
+        if left := [path for path in (folder / "_herald_temporary").rglob("*") if path.is_file()]:
             raise checks.Broken(f"{self.name}: left by runs that were killed: {left[:3]}")
         if self._pending.exists():
             raise checks.Broken(f"{self.name}: ended in the middle of a commit")

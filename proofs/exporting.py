@@ -37,7 +37,7 @@ def visible_files(folder):
     return [
         path
         for path, name in zip(paths, relative)
-        if name.parts[0] != "_temporary" and name != pathlib.Path("_SUCCESS")
+        if name.parts[0] != "_herald_temporary" and name != pathlib.Path("_SUCCESS")
     ]
 
 
@@ -46,7 +46,7 @@ def check_finished(folder, summary):
     mark = folder / "_SUCCESS"
     if not mark.is_file() or mark.stat().st_size != 0:
         raise checks.Broken(f"no empty _SUCCESS in {folder}")
-    if left := [path for path in (folder / "_temporary").rglob("*") if path.is_file()]:
+    if left := [path for path in (folder / "_herald_temporary").rglob("*") if path.is_file()]:
         raise checks.Broken(f"left behind: {left[:3]}")
     files = visible_files(folder)
     found = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}

@@ -153,9 +153,9 @@ def test_what_an_export_leaves_is_what_it_says(tmp_path):
     exporting.check_finished(out, summary)
     with pytest.raises(checks.Broken, match="the summary says"):
         exporting.check_finished(out, summary | {"files": 1})
-    (out / "_temporary").mkdir()
+    (out / "_herald_temporary").mkdir()
     exporting.check_finished(out, summary)
-    (out / "_temporary" / "x").touch()
+    (out / "_herald_temporary" / "x").touch()
     with pytest.raises(checks.Broken, match="left behind"):
         exporting.check_finished(out, summary)
     (out / "_SUCCESS").unlink()
@@ -175,8 +175,8 @@ def killed(tmp_path):
 def test_new_whole_files_are_fine(tmp_path):
     case, out = killed(tmp_path)
     write(out, [event(5, "guild_joined")])
-    (out / "_temporary").mkdir()
-    (out / "_temporary" / "part-1.parquet.tmp").write_bytes(b"PAR1")
+    (out / "_herald_temporary").mkdir()
+    (out / "_herald_temporary" / "part-1.parquet.tmp").write_bytes(b"PAR1")
     case.look()
     assert case.places().num_rows == 6
     case.check_complete()

@@ -46,6 +46,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
 
 use self::destination::Destination;
 use self::encoding::EncodeError;
@@ -246,8 +247,21 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, ExportError> {
     let (target, s3) = (options.target.clone(), options.s3.clone());
-    let open = move |runtime: &Handle| destination::open(&target, &s3, runtime);
+    let owner = owner(&options);
+    let open = move |runtime: &Handle| destination::open(&target, &owner, &s3, runtime);
     run_at(log, options, progress, stop, open).await
+}
+
+/// What the temporary files of an export are told from those of others by: its cursor file. Of
+/// those without one, one runs at a time.
+fn owner(options: &Options) -> String {
+    match &options.cursor_file {
+        None => "once".to_owned(),
+        Some(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Uuid::new_v5(&Uuid::NAMESPACE_URL, path.as_os_str().as_encoded_bytes()).to_string()
+        }
+    }
 }
 
 /// As [`run`], at a destination that is opened by somebody else.
@@ -401,21 +415,24 @@ impl Reading<'_> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut interrupted = false;
         while self.end.as_ref().is_none_or(|end| !reached.covers(end)) {
-            let read = tokio::select! {
-                () = &mut stop => {
-                    interrupted = true;
-                    break;
-                }
-                _ = ticks.tick(), if self.end.is_none() => {
-                    if self.passed.send(Passed::Tick).await.is_err() {
-                        return Ok(false);
+            // One read goes on through all ticks: to begin it anew may cost more than a tick.
+            let mut next = pin!(reader.next(READ_LIMITS));
+            let mut silence = pin!(sleep(SILENCE_LIMIT));
+            let read = loop {
+                tokio::select! {
+                    () = &mut stop => break None,
+                    read = &mut next => break Some(read?),
+                    _ = ticks.tick(), if self.end.is_none() => {
+                        if self.passed.send(Passed::Tick).await.is_err() {
+                            return Ok(false);
+                        }
                     }
-                    continue;
+                    () = &mut silence, if self.end.is_some() => return Err(ExportError::Silent),
                 }
-                read = reader.next(READ_LIMITS) => read?,
-                () = sleep(SILENCE_LIMIT), if self.end.is_some() => {
-                    return Err(ExportError::Silent);
-                }
+            };
+            let Some(read) = read else {
+                interrupted = true;
+                break;
             };
             let Read { records, verdicts, trimmed, position } = read;
             self.check(&trimmed)?;

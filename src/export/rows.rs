@@ -94,16 +94,19 @@ impl KeyFinder {
     /// The keys of an event.
     pub fn find<'a>(&self, event: &'a [u8]) -> Result<Keys<'a>, Malformed> {
         let mut keys = Keys::default();
+        let mut payload = None;
         super::wire::each_bytes(event, |number, value| {
             if number == self.event_type {
                 keys.event_type = text(value)?;
             } else if number == self.player_id {
                 keys.player_id = text(value)?;
             } else if self.payloads.get(number as usize).copied().unwrap_or(false) {
-                // Of several payloads the last one counts.
-                keys.guild_id = None;
+                // Of several payloads the last one counts; parts of one are put together.
+                if payload != Some(number) {
+                    payload = Some(number);
+                    keys.guild_id = self.guilds[number as usize].map(|_| "");
+                }
                 if let Some(guild) = self.guilds[number as usize] {
-                    keys.guild_id = Some("");
                     super::wire::each_bytes(value, |number, value| {
                         if number == guild {
                             keys.guild_id = Some(text(value)?);

@@ -87,7 +87,6 @@ impl Writer {
         shared: Arc<Shared>,
         progress: Arc<Progress>,
     ) -> Result<Self, ExportError> {
-        destination.clear()?;
         let there = match options.mode {
             Mode::Append => Vec::new(),
             Mode::Error | Mode::Overwrite => destination.files()?,
@@ -98,6 +97,7 @@ impl Writer {
         if let Some(foreign) = there.iter().find(|path| !is_ours(path)) {
             return Err(ExportError::Foreign(options.target.to_string(), foreign.clone()));
         }
+        destination.clear()?;
         if options.mode != Mode::Append {
             destination.unmark_success()?;
         }
@@ -220,11 +220,12 @@ impl Writer {
         if let Some(journal) = &mut self.journal {
             journal.commit(std::mem::take(&mut self.staged), cursor, &*self.destination)?;
         } else {
-            for path in std::mem::take(&mut self.replaced) {
-                self.destination.remove(&path)?;
-            }
+            // In this order nothing is lost that was there, whatever fails.
             for file in std::mem::take(&mut self.staged) {
                 self.destination.publish(&file)?;
+            }
+            for path in std::mem::take(&mut self.replaced) {
+                self.destination.remove(&path)?;
             }
         }
         self.batch = Uuid::now_v7();

@@ -350,13 +350,13 @@ def test_following_closes_files_by_age_and_commits_when_it_is_ended(game, out, t
     assert process.returncode == 0, said
     assert committed.endswith("\n")
     assert out.events() == game.events()
-    assert not [name for name in out.everything() if name.startswith("_temporary/")]
+    assert not [name for name in out.everything() if name.startswith("_herald_temporary/")]
 
 
 def test_what_was_read_is_committed_when_it_is_ended(long_game, out, tmp_path):
     flags = ["--cursor-file", tmp_path / "cursor", "--file-age", "1h"]
     with out.follows(long_game.log, *flags) as process:
-        until(lambda: any(name.startswith("_temporary/") for name in out.everything()), "a file")
+        until(lambda: any(name.startswith("_herald_temporary/") for name in out.everything()), "a file")
         assert out.files() == {}
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=SECONDS)
@@ -375,7 +375,7 @@ def test_an_export_that_is_ended_early_leaves_nothing_behind(long_game, out, tmp
         said = process.communicate(timeout=SECONDS)
     # On a fast machine it may have come to its end.
     if process.returncode == 143:
-        assert not [name for name in out.everything() if not name.startswith("_temporary/")], said
+        assert not [name for name in out.everything() if not name.startswith("_herald_temporary/")], said
         out.export(long_game.log)
     else:
         assert process.returncode == 0, said

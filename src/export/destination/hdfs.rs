@@ -24,15 +24,27 @@ pub(super) struct Hdfs {
     client: Client,
     server: String,
     root: String,
+    owner: String,
     runtime: Handle,
 }
 
 impl Hdfs {
-    pub fn open(server: &str, root: &str, runtime: Handle) -> Result<Self, DestinationError> {
+    pub fn open(
+        server: &str,
+        root: &str,
+        owner: &str,
+        runtime: Handle,
+    ) -> Result<Self, DestinationError> {
         let client = ClientBuilder::new().with_url(server).with_io_runtime(runtime.clone()).build();
         let client =
             client.map_err(|error| DestinationError::new(format!("cannot use {server}"), error))?;
-        let hdfs = Self { client, server: server.to_owned(), root: root.to_owned(), runtime };
+        let hdfs = Self {
+            client,
+            server: server.to_owned(),
+            root: root.to_owned(),
+            owner: owner.to_owned(),
+            runtime,
+        };
         hdfs.make_folder(root)?;
         Ok(hdfs)
     }
@@ -79,7 +91,7 @@ impl Destination for Hdfs {
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Upload>, DestinationError> {
-        let name = temporary_name(path);
+        let name = temporary_name(&self.owner, path);
         let at = self.at(&name);
         let created = self.client.create(&at, WriteOptions::default());
         let file = self.runtime.block_on(created).map_err(self.failed("write", &at))?;
@@ -115,7 +127,11 @@ impl Destination for Hdfs {
     }
 
     fn clear(&self) -> Result<(), DestinationError> {
-        self.delete(&self.at(TEMPORARY))
+        let all = self.at(TEMPORARY);
+        self.delete(&format!("{all}/{}", self.owner))?;
+        // It stays where another export has something in it.
+        let _ = self.runtime.block_on(self.client.delete(&all, false));
+        Ok(())
     }
 
     fn mark_success(&self) -> Result<(), DestinationError> {

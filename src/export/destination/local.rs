@@ -12,12 +12,13 @@ use super::{
 /// See the module.
 pub(super) struct Local {
     root: PathBuf,
+    owner: String,
     /// Its lock is held for as long as it is open.
     _folder: File,
 }
 
 impl Local {
-    pub fn open(root: &Path) -> Result<Self, DestinationError> {
+    pub fn open(root: &Path, owner: &str) -> Result<Self, DestinationError> {
         let failed = |error: io::Error| {
             DestinationError::new(format!("cannot use the folder {}", root.display()), error)
         };
@@ -25,7 +26,7 @@ impl Local {
         let root = fs::canonicalize(root).map_err(failed)?;
         let folder = File::open(&root).map_err(failed)?;
         match folder.try_lock() {
-            Ok(()) => Ok(Self { root, _folder: folder }),
+            Ok(()) => Ok(Self { root, owner: owner.to_owned(), _folder: folder }),
             Err(TryLockError::WouldBlock) => {
                 Err(failed(io::Error::other("another export writes to it; wait for its end")))
             }
@@ -70,7 +71,7 @@ impl Destination for Local {
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Upload>, DestinationError> {
-        let name = temporary_name(path);
+        let name = temporary_name(&self.owner, path);
         let at = self.at(&name);
         let made = at.parent().map_or(Ok(()), fs::create_dir_all);
         let file = made.and_then(|()| File::create_new(&at)).map_err(failed("write", &at))?;
@@ -98,7 +99,10 @@ impl Destination for Local {
 
     fn remove(&self, path: &str) -> Result<(), DestinationError> {
         let at = self.at(path);
-        fs::remove_file(&at).map_err(failed("remove", &at))?;
+        match fs::remove_file(&at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed("remove", &at))?,
+        }
         // Folders that are empty now go too; the others say that they are not.
         let above = at.ancestors().skip(1).take_while(|folder| *folder != self.root);
         let _ = above.map(fs::remove_dir).find(Result::is_err);
@@ -113,11 +117,15 @@ impl Destination for Local {
     }
 
     fn clear(&self) -> Result<(), DestinationError> {
-        let at = self.at(TEMPORARY);
+        let all = self.at(TEMPORARY);
+        let at = all.join(&self.owner);
         match fs::remove_dir_all(&at) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(failed("remove", &at)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed("remove", &at))?,
         }
+        // It stays where another export has something in it.
+        let _ = fs::remove_dir(&all);
+        Ok(())
     }
 
     fn mark_success(&self) -> Result<(), DestinationError> {

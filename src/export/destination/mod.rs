@@ -20,8 +20,9 @@ use tokio::runtime::Handle;
 pub use s3::Settings as S3Settings;
 
 /// Where files are until they are published: below the destination, under names that no reader
-/// of Parquet takes for data. Hadoop's committers use the same one.
-const TEMPORARY: &str = "_temporary";
+/// of Parquet takes for data, each export's in a folder of its own. Not `_temporary`, which is
+/// where Hadoop's committers have theirs.
+const TEMPORARY: &str = "_herald_temporary";
 
 /// Says that a run has ended well, as it does for Hadoop's committers; empty.
 const SUCCESS: &str = "_SUCCESS";
@@ -159,7 +160,7 @@ pub trait Destination: Send {
     /// Takes back a file that is not to be published.
     fn discard(&self, file: &Staged);
 
-    /// Removes what a killed run left of files that it did not finish.
+    /// Removes what a killed run of this export left of files that it did not finish.
     fn clear(&self) -> Result<(), DestinationError>;
 
     /// Says that a run has ended well.
@@ -169,22 +170,26 @@ pub trait Destination: Send {
     fn unmark_success(&self) -> Result<(), DestinationError>;
 }
 
-/// Takes a destination for this export.
+/// Takes a destination for this export, whose temporary files are told from those of others by
+/// `owner`, a name for a folder.
 ///
 /// # Errors
 ///
 /// It cannot be reached or used, or another export has it.
 pub fn open(
     target: &Target,
+    owner: &str,
     s3: &S3Settings,
     runtime: &Handle,
 ) -> Result<Box<dyn Destination>, DestinationError> {
     Ok(match target {
-        Target::Local(path) => Box::new(local::Local::open(path)?),
+        Target::Local(path) => Box::new(local::Local::open(path, owner)?),
         Target::S3 { bucket, prefix } => {
             Box::new(s3::S3::open(bucket, prefix, s3, runtime.clone())?)
         }
-        Target::Hdfs { server, path } => Box::new(hdfs::Hdfs::open(server, path, runtime.clone())?),
+        Target::Hdfs { server, path } => {
+            Box::new(hdfs::Hdfs::open(server, path, owner, runtime.clone())?)
+        }
     })
 }
 
@@ -195,9 +200,9 @@ pub fn dead() -> DestinationError {
 }
 
 /// The temporary name of a file, from the destination on. The last part is unique already.
-fn temporary_name(path: &str) -> String {
+fn temporary_name(owner: &str, path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
-    format!("{TEMPORARY}/{name}.tmp")
+    format!("{TEMPORARY}/{owner}/{name}.tmp")
 }
 
 /// Whether a name, from the destination on, is one of a file that readers see.

@@ -163,6 +163,10 @@ fn the_row_of_an_event_says_what_decoding_it_says() {
     let mut events: Vec<_> =
         payloads().into_iter().map(|payload| event(1, payload).encode_to_vec()).collect();
     events.push(newer_event(2));
+    // A payload that comes in two parts, the second without the guild.
+    let mut in_parts = event(1, payloads().remove(2)).encode_to_vec();
+    in_parts.extend(joined(&[wrapped(18, &[])]));
+    events.push(in_parts);
     events.push(proto::GameEvent { event_id: "x".into(), ..Default::default() }.encode_to_vec());
     let rows = rows_of(&batch_of(&events, Origins::Kept));
     for (event, row) in events.iter().zip(rows) {

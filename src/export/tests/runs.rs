@@ -284,6 +284,25 @@ async fn lines_hold_what_the_feed_says_and_more_where_it_knows_less() {
     assert!(lines.iter().filter(|line| line.get("rawValue").is_some()).count() == 1);
 }
 
+/// Others have their temporary files in the same folder, and what they staged is theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_temporary_files_of_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let log = log_of(3);
+    let theirs = ["_temporary/0/part-0.tmp", "_herald_temporary/another/part-0.parquet.tmp"];
+    for name in theirs {
+        fs::create_dir_all(out.join(name).parent().unwrap()).unwrap();
+        fs::write(out.join(name), "theirs").unwrap();
+    }
+    let refused = export(&log, options(&out)).await.unwrap_err();
+    assert!(matches!(refused, ExportError::NotEmpty(_)), "{refused}");
+    export(&log, incremental(&out)).await.unwrap();
+    let there = files(&out);
+    assert!(theirs.iter().all(|name| there.contains(*name)), "{there:?}");
+    assert_eq!(places(&out), all(&log));
+}
+
 /// A destination of which nothing more is heard after so many steps, as when the process is
 /// killed: what it was doing then is done, or not.
 struct Mortal {
@@ -385,7 +404,8 @@ async fn an_export_that_dies_at_any_step_is_finished_by_the_next() {
         let mortal = {
             let (options, left) = (options.clone(), Arc::clone(&left));
             move |handle: &Handle| -> Result<Box<dyn Destination>, DestinationError> {
-                let inner = destination::open(&options.target, &options.s3, handle)?;
+                let inner =
+                    destination::open(&options.target, &owner(&options), &options.s3, handle)?;
                 Ok(Box::new(Mortal { inner, steps_left: left }))
             }
         };
@@ -404,7 +424,7 @@ async fn an_export_that_dies_at_any_step_is_finished_by_the_next() {
         push(&log, 48..50);
         export(&log, options).await.unwrap();
         assert_eq!(places(&out), all(&log), "after {steps} steps");
-        assert!(files(&out).iter().all(|name| !name.contains("_temporary")));
+        assert!(files(&out).iter().all(|name| !name.contains("_herald_temporary")));
         if died.is_ok() {
             break;
         }
@@ -427,7 +447,7 @@ async fn a_journal_that_was_done_is_not_done_again() {
         let left = Arc::new(AtomicUsize::new(steps));
         let target = options.clone();
         let mortal = move |handle: &Handle| -> Result<Box<dyn Destination>, DestinationError> {
-            let inner = destination::open(&target.target, &target.s3, handle)?;
+            let inner = destination::open(&target.target, &owner(&target), &target.s3, handle)?;
             Ok(Box::new(Mortal { inner, steps_left: left }))
         };
         let log = Arc::clone(&log) as Arc<dyn EventLog>;
