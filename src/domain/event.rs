@@ -53,15 +53,6 @@ pub fn cloud_event_type(payload: &Payload) -> &'static str {
     }
 }
 
-/// The guild that an event names, if it names one.
-pub fn event_guild(event: &proto::GameEvent) -> Option<&str> {
-    match event.payload.as_ref()? {
-        Payload::GuildJoined(joined) => Some(&joined.guild_id),
-        Payload::GuildLeft(left) => Some(&left.guild_id),
-        _ => None,
-    }
-}
-
 /// The length of a part, as it precedes the part in what is hashed.
 pub(super) fn length_prefix(part: impl AsRef<[u8]>) -> [u8; 4] {
     // Parts are bounded far below 4 GiB.

@@ -12,6 +12,7 @@ mod catalog;
 mod event;
 mod fields;
 mod ids;
+mod keys;
 mod origin;
 mod possessions;
 mod violation;
@@ -20,12 +21,13 @@ pub use action::{Action, Refusal, Request, Submission};
 pub use caller::Caller;
 pub use catalog::{Catalog, CatalogError, Item, MAX_CATALOG_ENTRIES};
 pub use event::{
-    EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_guild, event_id, event_type,
+    EVENT_ID_NAMESPACE, EVENT_TYPES, Envelope, cloud_event_type, event_id, event_type,
 };
 pub use fields::{FieldRule, Form, field_rule};
 pub use ids::{
     GuildId, ItemId, MAX_ENTITY_BYTES, MAX_TEXT_BYTES, PlayerId, RequestId, TEXT_PATTERN, uuid_text,
 };
+pub use keys::EventKeys;
 pub use origin::{
     AddressPolicy, HeaderPolicy, MAX_RECORDED_HEADER_BYTES, MAX_RECORDED_HEADERS, Source,
     client_address,

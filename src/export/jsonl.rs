@@ -8,13 +8,12 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 
 use super::columns::Malformed;
 use super::rows::{Origins, event_descriptor};
-use super::wire;
 use crate::event_log::Record;
+use crate::history::Origin;
 use crate::proto;
 
-/// Numbers of fields. Source: `proto/game.proto`.
+/// The number of a field. Source: `proto/game.proto`.
 const DELIVERED_EVENT: u32 = 1;
-const EVENT_ORIGIN: u32 = 6;
 
 /// The name of what a line has when the schema of this build does not know all of the event:
 /// the bytes in the log, in base64.
@@ -38,12 +37,12 @@ impl Lines {
     }
 
     /// Adds an event.
-    pub fn append(&mut self, record: &Record) -> Result<(), Malformed> {
+    pub fn append(&mut self, record: &Record, origin: &Origin) -> Result<(), Malformed> {
         let without;
         let event = match self.origins {
             Origins::Kept => &record.value[..],
             Origins::LeftOut => {
-                without = wire::without(&record.value, EVENT_ORIGIN)?;
+                without = origin.cut_out_of(&record.value).collect::<Vec<_>>().concat();
                 &without
             }
         };

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::rows::Keys;
 use crate::clock::Timestamp;
+use crate::domain::EventKeys;
 use crate::event_log::Record;
 
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
@@ -56,7 +56,7 @@ impl Key {
         partition(self.column(), value).len() <= MAX_FOLDER_BYTES
     }
 
-    fn of<'a>(self, keys: &Keys<'a>) -> &'a str {
+    fn of<'a>(self, keys: &EventKeys<'a>) -> &'a str {
         match self {
             Self::Type => keys.event_type,
             Self::Player => keys.player_id,
@@ -83,7 +83,7 @@ impl Folders {
     }
 
     /// The folder of an event.
-    pub fn of(&mut self, record: &Record, keys: &Keys<'_>) -> Folder {
+    pub fn of(&mut self, record: &Record, keys: &EventKeys<'_>) -> Folder {
         let (day, value) = match self.layout {
             Layout::Flat => (0, ""),
             // Whoever writes to the log can invent types, and each would have its files.
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn path(layout: Layout, millis: i64, keys: Keys<'_>) -> String {
+    fn path(layout: Layout, millis: i64, keys: EventKeys<'_>) -> String {
         let record = Record {
             partition: 0,
             offset: 0,
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn an_event_goes_to_the_folder_of_its_keys() {
-        let keys = Keys { event_type: "guild_joined", player_id: "al/ice", guild_id: Some("a=b") };
+        let keys =
+            EventKeys { event_type: "guild_joined", player_id: "al/ice", guild_id: Some("a=b") };
         let day = 1_700_000_000_000;
         assert_eq!(path(Layout::Flat, day, keys), "");
         assert_eq!(path(Layout::Hive, day, keys), "date=2023-11-14/event_type=guild_joined");
@@ -181,7 +182,7 @@ mod tests {
     fn what_has_no_name_of_its_own_is_read_as_null() {
         let long = "x".repeat(65);
         for event_type in ["", "../../etc", "a b", &long] {
-            let keys = Keys { event_type, ..Keys::default() };
+            let keys = EventKeys { event_type, ..EventKeys::default() };
             let none = format!("event_type={NO_VALUE}");
             assert_eq!(path(Layout::Split(Key::Type), 0, keys), none);
             assert_eq!(path(Layout::Hive, 0, keys), format!("date=1970-01-01/{none}"));

@@ -33,7 +33,6 @@ mod rows;
 mod shaper;
 #[cfg(test)]
 mod tests;
-mod wire;
 mod writer;
 
 use std::future::Future;

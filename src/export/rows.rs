@@ -7,10 +7,12 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use super::columns::{Malformed, Message, time_builder, time_type};
+use crate::domain::EventKeys;
 use crate::event_log::Record;
+use crate::history::Origin;
 use crate::proto;
 
 /// The columns beside those of the event's own fields, behind them.
@@ -22,9 +24,6 @@ const APPEND_TIME: &str = "append_time";
 
 /// The field of an event that is private.
 const ORIGIN: &str = "origin";
-
-/// The name of the oneof of payloads.
-const PAYLOAD: &str = "payload";
 
 /// The columns of every file: those of the event's fields, a struct for each message, and
 /// `guild_id`, `raw_value`, `partition`, `offset`, `append_time`. All may be null.
@@ -49,84 +48,6 @@ pub enum Origins {
     Kept,
     /// Its column is null.
     LeftOut,
-}
-
-/// What of an event decides whether it is wanted, and where it goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Keys<'a> {
-    pub event_type: &'a str,
-    pub player_id: &'a str,
-    pub guild_id: Option<&'a str>,
-}
-
-/// Finds the keys of an event.
-#[derive(Debug)]
-pub(super) struct KeyFinder {
-    event_type: u32,
-    player_id: u32,
-    /// By the number of the payload's field: the number of the guild's field in it.
-    guilds: Vec<Option<u32>>,
-    payloads: Vec<bool>,
-}
-
-impl KeyFinder {
-    pub fn new() -> Self {
-        let event = event_descriptor();
-        let number = |name| {
-            event.get_field_by_name(name).map(|field| field.number()).expect("it is in the schema")
-        };
-        let mut guilds = Vec::new();
-        let mut payloads = Vec::new();
-        for field in event.fields() {
-            let index = field.number() as usize;
-            if guilds.len() <= index {
-                guilds.resize(index + 1, None);
-                payloads.resize(index + 1, false);
-            }
-            payloads[index] = is_payload(&field);
-            if let (true, Kind::Message(payload)) = (payloads[index], field.kind()) {
-                guilds[index] = payload.get_field_by_name(GUILD_ID).map(|guild| guild.number());
-            }
-        }
-        Self { event_type: number("event_type"), player_id: number("player_id"), guilds, payloads }
-    }
-
-    /// The keys of an event.
-    pub fn find<'a>(&self, event: &'a [u8]) -> Result<Keys<'a>, Malformed> {
-        let mut keys = Keys::default();
-        let mut payload = None;
-        super::wire::each_bytes(event, |number, value| {
-            if number == self.event_type {
-                keys.event_type = text(value)?;
-            } else if number == self.player_id {
-                keys.player_id = text(value)?;
-            } else if self.payloads.get(number as usize).copied().unwrap_or(false) {
-                // Of several payloads the last one counts; parts of one are put together.
-                if payload != Some(number) {
-                    payload = Some(number);
-                    keys.guild_id = self.guilds[number as usize].map(|_| "");
-                }
-                if let Some(guild) = self.guilds[number as usize] {
-                    super::wire::each_bytes(value, |number, value| {
-                        if number == guild {
-                            keys.guild_id = Some(text(value)?);
-                        }
-                        Ok(())
-                    })?;
-                }
-            }
-            Ok(())
-        })?;
-        Ok(keys)
-    }
-}
-
-fn is_payload(field: &FieldDescriptor) -> bool {
-    field.containing_oneof().is_some_and(|oneof| oneof.name() == PAYLOAD)
-}
-
-fn text(bytes: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(bytes).map_err(|_| Malformed)
 }
 
 /// Rows that are gathered for one folder.
@@ -176,13 +97,19 @@ impl Rows {
 
     /// Adds an event. Where the columns have no place for all of it, its bytes are kept too; so
     /// that they are whole, with the origin, unless that is left out.
-    pub fn append(&mut self, record: &Record, keys: &Keys<'_>) -> Result<(), Malformed> {
+    pub fn append(
+        &mut self,
+        record: &Record,
+        origin: &Origin,
+        keys: &EventKeys<'_>,
+    ) -> Result<(), Malformed> {
         let complete = self.event.append(&record.value, self.left_out)?;
         self.guild_id.append_option(keys.guild_id);
         if complete {
             self.raw_value.append_null();
-        } else if let Some(left_out) = self.left_out {
-            self.raw_value.append_value(super::wire::without(&record.value, left_out)?);
+        } else if self.left_out.is_some() {
+            let parts: Vec<_> = origin.cut_out_of(&record.value).collect();
+            self.raw_value.append_value(parts.concat());
         } else {
             self.raw_value.append_value(&record.value);
         }

@@ -10,13 +10,14 @@ use super::columns::Malformed;
 use super::encoding::{Chunk, Format};
 use super::jsonl::Lines;
 use super::layout::{Folder, Folders};
-use super::rows::{KeyFinder, Keys, Origins, Rows};
+use super::rows::{Origins, Rows};
 use super::writer::{Shared, Work};
 use super::{ExportError, Options, Progress};
 use crate::clock::Timestamp;
+use crate::domain::EventKeys;
 use crate::event_log::{Cursor, LogId, Position, Record};
 use crate::feed::Filter;
-use crate::history::Verdict;
+use crate::history::{Origin, Verdict};
 
 /// How many rows of a folder are handed on together.
 const CHUNK_ROWS: usize = 8_192;
@@ -47,10 +48,15 @@ enum Gathering {
 }
 
 impl Gathering {
-    fn append(&mut self, record: &Record, keys: &Keys<'_>) -> Result<(), Malformed> {
+    fn append(
+        &mut self,
+        record: &Record,
+        origin: &Origin,
+        keys: &EventKeys<'_>,
+    ) -> Result<(), Malformed> {
         match self {
-            Self::Rows(rows) => rows.append(record, keys),
-            Self::Lines(lines) => lines.append(record),
+            Self::Rows(rows) => rows.append(record, origin, keys),
+            Self::Lines(lines) => lines.append(record, origin),
         }
     }
 
@@ -85,7 +91,6 @@ pub(super) struct Shaper {
     format: Format,
     origins: Origins,
     filter: Filter,
-    finder: KeyFinder,
     folders: Folders,
     /// A batch of files is published when one of them has so many bytes. None when all are at
     /// the end.
@@ -107,8 +112,18 @@ pub(super) struct Shaper {
     work: SyncSender<Work>,
 }
 
-/// The other end is gone, and says why.
-struct Gone;
+/// Why it goes no further.
+enum Stop {
+    /// The writer is gone, and says why.
+    Gone,
+    Failed(ExportError),
+}
+
+impl From<ExportError> for Stop {
+    fn from(error: ExportError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl Shaper {
     pub fn new(
@@ -124,7 +139,6 @@ impl Shaper {
             format: options.format,
             origins: options.origins,
             filter: options.filter.clone(),
-            finder: KeyFinder::new(),
             folders: Folders::new(options.layout),
             batch_bytes: is_incremental.then_some(options.file_size),
             batch_age: options.to.is_none().then_some(options.file_age),
@@ -142,26 +156,31 @@ impl Shaper {
     }
 
     /// Shapes until there is no more. What was not ended is not published.
-    pub fn run(mut self, mut passed: Receiver<Passed>) -> Result<(), ExportError> {
+    pub fn run(mut self, passed: Receiver<Passed>) -> Result<(), ExportError> {
+        match self.shape(passed) {
+            Err(Stop::Failed(error)) => Err(error),
+            Ok(()) | Err(Stop::Gone) => Ok(()),
+        }
+    }
+
+    fn shape(&mut self, mut passed: Receiver<Passed>) -> Result<(), Stop> {
         while let Some(next) = passed.blocking_recv() {
-            let done = match next {
+            match next {
                 Passed::Read { records, verdicts, position } => {
-                    self.read(&records, &verdicts, position)?
+                    self.read(&records, &verdicts, position)?;
                 }
                 Passed::Tick => self.commit_if_due()?,
                 Passed::End => {
-                    if self.hand_on_all()?.is_ok() {
-                        // Whether it came there is what the writer says.
-                        let _ = self.work.send(Work::Finish { cursor: self.cursor() });
-                    }
-                    return Ok(());
+                    self.hand_on_all()?;
+                    return self.send(Work::Finish { cursor: self.cursor() });
                 }
-            };
-            if let Err(Gone) = done {
-                break;
             }
         }
         Ok(())
+    }
+
+    fn send(&self, work: Work) -> Result<(), Stop> {
+        self.work.send(work).map_err(|_| Stop::Gone)
     }
 
     fn read(
@@ -169,7 +188,7 @@ impl Shaper {
         records: &[Record],
         verdicts: &[Verdict],
         position: Position,
-    ) -> Result<Result<(), Gone>, ExportError> {
+    ) -> Result<(), Stop> {
         self.begun.get_or_insert_with(Instant::now);
         for (record, verdict) in records.iter().zip(verdicts) {
             if record.offset >= position.get(record.partition) {
@@ -177,11 +196,7 @@ impl Shaper {
             }
             self.time = self.time.max(record.append_time);
             match verdict {
-                Verdict::Event(_) => {
-                    if let Err(Gone) = self.event(record)? {
-                        return Ok(Err(Gone));
-                    }
-                }
+                Verdict::Event(origin) => self.event(record, origin)?,
                 Verdict::Duplicate => self.progress.duplicate(),
                 Verdict::Foreign => self.progress.foreign(record),
             }
@@ -190,32 +205,17 @@ impl Shaper {
         self.commit_if_due()
     }
 
-    fn event(&mut self, record: &Record) -> Result<Result<(), Gone>, ExportError> {
-        let malformed = |_| ExportError::Event(record.partition, record.offset);
-        let keys = self.finder.find(&record.value).map_err(malformed)?;
+    fn event(&mut self, record: &Record, origin: &Origin) -> Result<(), Stop> {
+        let malformed = || ExportError::Event(record.partition, record.offset);
+        let keys = EventKeys::of(&record.value).ok_or_else(malformed)?;
         if !self.filter.matches(keys.event_type, keys.player_id, keys.guild_id) {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let folder = self.folders.of(record, &keys);
-        let index = match self.gathered.iter().position(|(known, _)| *known == folder) {
-            Some(index) => index,
-            None => {
-                if self.gathered.len() == WAITING_FOLDERS
-                    && let Err(Gone) = self.hand_on_largest()?
-                {
-                    return Ok(Err(Gone));
-                }
-                let gathering = self.spare.pop().unwrap_or_else(|| match self.format {
-                    Format::Parquet => Gathering::Rows(Box::new(Rows::new(self.origins))),
-                    Format::JsonLines => Gathering::Lines(Lines::new(self.origins)),
-                });
-                self.gathered.push((folder, gathering));
-                self.gathered.len() - 1
-            }
-        };
+        let index = self.gathering(folder)?;
         let gathering = &mut self.gathered[index].1;
         let before = gathering.bytes();
-        gathering.append(record, &keys).map_err(malformed)?;
+        gathering.append(record, origin, &keys).map_err(|_| malformed())?;
         self.waiting_bytes += gathering.bytes() - before;
         self.progress.event();
         if gathering.len() >= CHUNK_ROWS || gathering.bytes() >= CHUNK_BYTES {
@@ -224,36 +224,49 @@ impl Shaper {
         if self.waiting_bytes >= WAITING_BYTES {
             return self.hand_on_largest();
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn hand_on(&mut self, index: usize) -> Result<Result<(), Gone>, ExportError> {
+    /// Where the rows of a folder are gathered.
+    fn gathering(&mut self, folder: Folder) -> Result<usize, Stop> {
+        if let Some(index) = self.gathered.iter().position(|(known, _)| *known == folder) {
+            return Ok(index);
+        }
+        if self.gathered.len() == WAITING_FOLDERS {
+            self.hand_on_largest()?;
+        }
+        let gathering = self.spare.pop().unwrap_or_else(|| match self.format {
+            Format::Parquet => Gathering::Rows(Box::new(Rows::new(self.origins))),
+            Format::JsonLines => Gathering::Lines(Lines::new(self.origins)),
+        });
+        self.gathered.push((folder, gathering));
+        Ok(self.gathered.len() - 1)
+    }
+
+    fn hand_on(&mut self, index: usize) -> Result<(), Stop> {
         let (folder, mut gathering) = self.gathered.swap_remove(index);
         self.waiting_bytes -= gathering.bytes();
         let chunk = gathering.finish().map_err(|_| ExportError::Columns)?;
         self.spare.push(gathering);
-        let sent = self.work.send(Work::Chunk { folder: self.folders.path(folder), chunk });
-        Ok(sent.map_err(|_| Gone))
+        self.send(Work::Chunk { folder: self.folders.path(folder), chunk })
     }
 
-    fn hand_on_largest(&mut self) -> Result<Result<(), Gone>, ExportError> {
+    fn hand_on_largest(&mut self) -> Result<(), Stop> {
         let sizes = self.gathered.iter().map(|(_, gathering)| gathering.bytes());
         match sizes.enumerate().max_by_key(|(_, bytes)| *bytes) {
             Some((index, _)) => self.hand_on(index),
-            None => Ok(Ok(())),
+            None => Ok(()),
         }
     }
 
-    fn hand_on_all(&mut self) -> Result<Result<(), Gone>, ExportError> {
+    fn hand_on_all(&mut self) -> Result<(), Stop> {
         while !self.gathered.is_empty() {
-            if let Err(Gone) = self.hand_on(self.gathered.len() - 1)? {
-                return Ok(Err(Gone));
-            }
+            self.hand_on(self.gathered.len() - 1)?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn commit_if_due(&mut self) -> Result<Result<(), Gone>, ExportError> {
+    fn commit_if_due(&mut self) -> Result<(), Stop> {
         // What the writer says of sizes before it has done the last commit is old.
         let is_large = self.batch_bytes.is_some_and(|bytes| {
             self.shared.commits() == self.commits && self.shared.largest() >= bytes
@@ -261,14 +274,12 @@ impl Shaper {
         let is_old =
             self.batch_age.zip(self.begun).is_some_and(|(age, begun)| begun.elapsed() >= age);
         if !is_large && !is_old {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        if let Err(Gone) = self.hand_on_all()? {
-            return Ok(Err(Gone));
-        }
+        self.hand_on_all()?;
         self.begun = None;
         self.commits += 1;
-        Ok(self.work.send(Work::Commit { cursor: self.cursor() }).map_err(|_| Gone))
+        self.send(Work::Commit { cursor: self.cursor() })
     }
 
     fn cursor(&self) -> String {

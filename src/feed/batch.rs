@@ -4,14 +4,13 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::filter::Filter;
 use super::place::Place;
 use super::written::{self, Written};
 use crate::event_log::{Record, Trimmed};
 use crate::history::{Origin, Read, Verdict};
-use crate::{domain, history, proto};
+use crate::{domain, history};
 
 /// Records that follow on each other, from one place to the next.
 #[derive(Debug)]
@@ -135,7 +134,10 @@ fn tell_of_foreign(read: &Read) {
 }
 
 fn keys(record: &Record) -> Option<Keys> {
-    let event = proto::GameEvent::decode(record.value.clone()).ok()?;
-    let guild_id = domain::event_guild(&event).map(Box::from);
-    Some(Keys { event_type: event.event_type.into(), player_id: event.player_id.into(), guild_id })
+    let keys = domain::EventKeys::of(&record.value)?;
+    Some(Keys {
+        event_type: keys.event_type.into(),
+        player_id: keys.player_id.into(),
+        guild_id: keys.guild_id.map(Box::from),
+    })
 }

@@ -14,10 +14,11 @@ use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::{Map, Value, json};
 
 use super::super::jsonl::holds_unknown;
-use super::super::rows::{KeyFinder, Origins, Rows, event_descriptor, schema};
+use super::super::rows::{Origins, Rows, event_descriptor, schema};
 use super::*;
+use crate::domain::EventKeys;
 use crate::event_log::Record;
-use crate::{domain, history};
+use crate::history;
 
 fn record(value: Vec<u8>) -> Record {
     Record {
@@ -30,10 +31,11 @@ fn record(value: Vec<u8>) -> Record {
 }
 
 fn batch_of(events: &[Vec<u8>], origins: Origins) -> RecordBatch {
-    let (mut rows, finder) = (Rows::new(origins), KeyFinder::new());
+    let mut rows = Rows::new(origins);
     for event in events {
         let record = record(event.clone());
-        rows.append(&record, &finder.find(&record.value).unwrap()).unwrap();
+        let origin = history::event(&record.value).map(|event| event.origin).unwrap_or_default();
+        rows.append(&record, &origin, &EventKeys::of(&record.value).unwrap()).unwrap();
     }
     assert_eq!(rows.len(), events.len());
     rows.finish().unwrap()
@@ -93,9 +95,12 @@ fn expected(bytes: &[u8]) -> Map<String, Value> {
     let json = message.serialize_with_options(serde_json::value::Serializer, &options).unwrap();
     let mut row = without_nulls(json);
     let row = row.as_object_mut().unwrap();
-    let event = proto::GameEvent::decode(bytes).unwrap();
-    if let Some(guild) = domain::event_guild(&event) {
-        row.insert("guild_id".into(), guild.into());
+    match proto::GameEvent::decode(bytes).unwrap().payload {
+        Some(Payload::GuildJoined(proto::GuildJoined { guild_id }))
+        | Some(Payload::GuildLeft(proto::GuildLeft { guild_id })) => {
+            row.insert("guild_id".into(), guild_id.into());
+        }
+        _ => {}
     }
     if holds_unknown(&message) {
         row.insert("raw_value".into(), json!(bytes));
@@ -339,8 +344,8 @@ proptest! {
     fn arbitrary_bytes_are_refused_or_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let record = record(bytes);
         let mut rows = Rows::new(Origins::Kept);
-        if let Ok(keys) = KeyFinder::new().find(&record.value) {
-            let _ = rows.append(&record, &keys);
+        if let Some(keys) = EventKeys::of(&record.value) {
+            let _ = rows.append(&record, &history::Origin::default(), &keys);
         }
     }
 }
