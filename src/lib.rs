@@ -9,6 +9,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod domain;
+pub mod durable;
 pub mod event_log;
 #[cfg(feature = "export")]
 pub mod export;

@@ -1,8 +1,10 @@
 //! A file that keeps the place of a reader.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+use crate::durable;
 
 /// The longest text that is taken for a cursor: those of a thousand partitions fit.
 const MAX_BYTES: u64 = 16 * 1024;
@@ -16,8 +18,6 @@ const MAX_BYTES: u64 = 16 * 1024;
 #[derive(Debug)]
 pub struct CursorFile {
     path: PathBuf,
-    folder: PathBuf,
-    temporary: PathBuf,
     _lock: File,
 }
 
@@ -76,8 +76,7 @@ impl CursorFile {
                 return Err(CursorFileError::Folder { path, folder, source });
             }
         };
-        let temporary = with_ending(&path, ".tmp");
-        Ok(Self { path, folder, temporary, _lock: lock })
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where it is.
@@ -118,16 +117,8 @@ impl CursorFile {
     ///
     /// [`CursorFileError::Unwritable`].
     pub fn write(&self, cursor: &str) -> Result<(), CursorFileError> {
-        self.replace(cursor).map_err(|error| CursorFileError::Unwritable(self.path.clone(), error))
-    }
-
-    fn replace(&self, cursor: &str) -> io::Result<()> {
-        let mut file = File::create(&self.temporary)?;
-        writeln!(file, "{cursor}")?;
-        file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)?;
-        // The new name is in the folder, which is a file of its own.
-        File::open(&self.folder)?.sync_all()
+        durable::replace(&self.path, format!("{cursor}\n").as_bytes())
+            .map_err(|error| CursorFileError::Unwritable(self.path.clone(), error))
     }
 }
 

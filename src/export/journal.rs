@@ -9,15 +9,16 @@
 //!   was: its rows come again;
 //! * after that has done everything, as far as the next run is concerned.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::ExportError;
 use super::destination::{Destination, Staged};
 use crate::client::CursorFile;
+use crate::durable;
 
 /// Behind the name of the cursor file.
 const ENDING: &str = ".pending";
@@ -83,7 +84,8 @@ impl Journal {
         let entry = Entry { version: VERSION, target: self.target.clone(), before, after, files };
         if !entry.files.is_empty() {
             let text = serde_json::to_vec_pretty(&entry).map_err(io::Error::from);
-            text.and_then(|text| replace(&self.path, &text)).map_err(|error| self.failed(error))?;
+            text.and_then(|text| durable::replace(&self.path, &text))
+                .map_err(|error| self.failed(error))?;
         }
         self.apply(entry, destination)
     }
@@ -147,28 +149,11 @@ impl Journal {
     fn remove(&self) -> Result<(), ExportError> {
         // It has to stay away: by the next time the cursor is another one.
         fs::remove_file(&self.path)
-            .and_then(|()| sync_folder(&self.path))
+            .and_then(|()| durable::sync_name(&self.path))
             .map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: io::Error) -> ExportError {
         ExportError::Journal(format!("cannot keep {}: {error}", self.path.display()))
     }
-}
-
-/// Puts a file in the place of another one, or of none, durably.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder(path)
-}
-
-fn sync_folder(of: &Path) -> io::Result<()> {
-    let folder = of.parent().filter(|folder| *folder != Path::new(""));
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+use crate::durable;
+
 /// What the file begins with.
 const MAGIC: &[u8; 8] = b"heraldpl";
 
@@ -179,8 +181,7 @@ impl Writer {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
         fs::rename(&self.beside, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        durable::sync_name(&self.path)
     }
 
     /// Leaves things as they were.

@@ -10,7 +10,7 @@ pub const FLOORS: &[(u8, &[&str])] = &[
     (3, &["commands"]),
     (2, &["feed", "history", "players"]),
     (1, &["domain", "event_log", "client"]),
-    (0, &["proto", "error", "clock", "tasks", "telemetry"]),
+    (0, &["proto", "error", "clock", "durable", "tasks", "telemetry"]),
 ];
 
 /// Arrows between rooms of one floor: the first may use the second.
@@ -24,6 +24,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rusqlite", &["event_log/local"]),
     ("tonic*", &["grpc", "client", "server", "cli/bench"]),
     ("axum*", &["server"]),
+    ("arrow*", &["export"]),
+    ("parquet*", &["export"]),
+    ("object_store*", &["export"]),
+    ("hdfs_native*", &["export"]),
 ];
 
 /// What reads a clock or does I/O, which the domain does not.

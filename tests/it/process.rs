@@ -1,6 +1,7 @@
 //! The real binary: its lines, its signals, its exit codes.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::binary;
@@ -15,6 +16,18 @@ pub struct Process {
 }
 
 impl Process {
+    /// Buys from now on, until the server is gone; writes down the receipts.
+    pub fn load(&self, receipts: &Path) -> Child {
+        Command::new(binary())
+            .args(["bench", "write", "--server", &self.address, "--requests", "1000000"])
+            .args(["--in-flight", "32", "--tolerate-errors", "--receipts"])
+            .arg(receipts)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     pub fn start(dir: &std::path::Path, flags: &[&str]) -> Self {
         Self::start_by(&mut Command::new(binary()), dir, flags)
     }
@@ -103,14 +116,7 @@ fn it_stops_in_order_under_load_and_what_it_acknowledged_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(dir.path(), &[]);
     let receipts = dir.path().join("receipts");
-    let mut load = Command::new(binary())
-        .args(["bench", "write", "--server", &server.address, "--requests", "1000000"])
-        .args(["--in-flight", "32", "--tolerate-errors", "--receipts"])
-        .arg(&receipts)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut load = server.load(&receipts);
     let mut tail = Command::new(binary())
         .args(["tail", "--from", "earliest", "--server", &server.address])
         .stdout(Stdio::piped())

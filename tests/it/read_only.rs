@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use herald::event_log::{EventLog, LogReader, Position, ReadLimits};
 use herald::proto::GameEvent;
 use prost::Message as _;
 
-use crate::harness::binary;
 use crate::process::Process;
 
 /// For what has to come, however slow the machine is.
@@ -85,14 +83,7 @@ async fn all_that_a_killed_server_has_acknowledged_under_load_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(dir.path(), &[]);
     let receipts = dir.path().join("receipts");
-    let mut load = Command::new(binary())
-        .args(["bench", "write", "--server", &server.address, "--requests", "1000000"])
-        .args(["--in-flight", "32", "--tolerate-errors", "--receipts"])
-        .arg(&receipts)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut load = server.load(&receipts);
     let log = open(dir.path());
     let mut reader = reader(&log).await;
     let mut read = BTreeSet::new();

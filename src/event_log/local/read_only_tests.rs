@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::tests::{Local, options};
+use super::tests::{Local, in_a_mount_of_its_own, options};
 use super::{LocalLog, OpenError, Options, open_read_only};
 use crate::clock::{Clock, Timestamp};
 use crate::event_log::conformance::{
@@ -373,28 +373,9 @@ fn a_folder_that_may_not_be_written_says_what_to_do() {
         println!("read once it could be written");
         return;
     }
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let test = std::env::current_exe().expect("this program has a name");
-    let script = r#"mount -t tmpfs -o size=6m none "$1" || exit 77
-        HERALD_TEST_READ_ONLY_MOUNT="$1" exec "$2" --exact "$3" --nocapture"#;
-    let child = Process::new("unshare")
-        .args(["-rm", "sh", "-c", script, "sh"])
-        .arg(dir.path())
-        .arg(test)
-        .arg(
-            concat!(module_path!(), "::a_folder_that_may_not_be_written_says_what_to_do")
-                .trim_start_matches("herald::"),
-        )
-        .output();
-    match child {
-        Ok(child) if child.status.success() => {
-            let said = String::from_utf8_lossy(&child.stdout);
-            assert!(said.contains("read once it could be written"), "{said}");
-        }
-        Ok(child) if !String::from_utf8_lossy(&child.stdout).contains("running 1 test") => {
-            println!("skipped: no mount namespace: {}", String::from_utf8_lossy(&child.stderr));
-        }
-        Ok(child) => panic!("{}", String::from_utf8_lossy(&child.stdout)),
-        Err(error) => println!("skipped: no unshare: {error}"),
-    }
+    in_a_mount_of_its_own(
+        MOUNTED,
+        concat!(module_path!(), "::a_folder_that_may_not_be_written_says_what_to_do"),
+        "read once it could be written",
+    );
 }

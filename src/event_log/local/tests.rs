@@ -304,20 +304,31 @@ fn a_full_disk_recovers() {
         println!("recovered from a full disk");
         return;
     }
+    in_a_mount_of_its_own(
+        SMALL_DISK,
+        concat!(module_path!(), "::a_full_disk_recovers"),
+        "recovered from a full disk",
+    );
+}
+
+/// Runs a test of this program again, in a child process with a file system of 6 MiB in a mount
+/// namespace; `variable` says where that is, and the child has to say `says`. Left out where
+/// that is not allowed.
+pub(super) fn in_a_mount_of_its_own(variable: &str, test: &str, says: &str) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let test = std::env::current_exe().expect("this program has a name");
+    let program = std::env::current_exe().expect("this program has a name");
     let script = r#"mount -t tmpfs -o size=6m none "$1" || exit 77
-        HERALD_TEST_SMALL_DISK="$1" exec "$2" --exact "$3" --nocapture"#;
+        exec env "$4=$1" "$2" --exact "$3" --nocapture"#;
     let child = Process::new("unshare")
         .args(["-rm", "sh", "-c", script, "sh"])
         .arg(dir.path())
-        .arg(test)
-        .arg(concat!(module_path!(), "::a_full_disk_recovers").trim_start_matches("herald::"))
+        .arg(program)
+        .args([test.trim_start_matches("herald::"), variable])
         .output();
     match child {
         Ok(child) if child.status.success() => {
             let said = String::from_utf8_lossy(&child.stdout);
-            assert!(said.contains("recovered from a full disk"), "{said}");
+            assert!(said.contains(says), "{said}");
         }
         Ok(child) if !String::from_utf8_lossy(&child.stdout).contains("running 1 test") => {
             println!("skipped: no mount namespace: {}", String::from_utf8_lossy(&child.stderr));

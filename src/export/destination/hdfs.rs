@@ -12,7 +12,7 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 use tokio::runtime::Handle;
 
 use super::{
-    Destination, DestinationError, Place, SUCCESS, Staged, TEMPORARY, Upload, is_data,
+    Destination, DestinationError, SUCCESS, Staged, StagedAt, TEMPORARY, Upload, is_data,
     temporary_name,
 };
 
@@ -101,7 +101,7 @@ impl Destination for Hdfs {
     }
 
     fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
-        let Place::Temporary(name) = &file.place else {
+        let StagedAt::Temporary(name) = &file.place else {
             return Err(DestinationError::new("cannot publish", "it is no file of HDFS"));
         };
         let (from, to) = (self.at(name), self.at(&file.path));
@@ -120,7 +120,7 @@ impl Destination for Hdfs {
     }
 
     fn discard(&self, file: &Staged) {
-        if let Place::Temporary(name) = &file.place {
+        if let StagedAt::Temporary(name) = &file.place {
             // What stays is removed by the next run.
             let _ = self.delete(&self.at(name));
         }
@@ -171,6 +171,6 @@ impl Upload for Writing {
         self.runtime
             .block_on(done)
             .map_err(|error| DestinationError::new(format!("cannot write {}", self.at), error))?;
-        Ok(Staged { path: self.path, bytes: self.bytes, place: Place::Temporary(self.name) })
+        Ok(Staged { path: self.path, bytes: self.bytes, place: StagedAt::Temporary(self.name) })
     }
 }

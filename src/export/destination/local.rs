@@ -5,9 +5,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{
-    Destination, DestinationError, Place, SUCCESS, Staged, TEMPORARY, Upload, is_data,
+    Destination, DestinationError, SUCCESS, Staged, StagedAt, TEMPORARY, Upload, is_data,
     temporary_name,
 };
+use crate::durable;
 
 /// See the module.
 pub(super) struct Local {
@@ -57,11 +58,6 @@ fn walk(folder: &Path, below: &str, names: &mut Vec<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// A new name in a folder is durable once the folder is.
-fn sync_folder(of: &Path) -> io::Result<()> {
-    File::open(of.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
 impl Destination for Local {
     fn files(&self) -> Result<Vec<String>, DestinationError> {
         let mut names = Vec::new();
@@ -79,7 +75,7 @@ impl Destination for Local {
     }
 
     fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
-        let Place::Temporary(name) = &file.place else {
+        let StagedAt::Temporary(name) = &file.place else {
             return Err(DestinationError::new("cannot publish", "it is no local file"));
         };
         let (from, to) = (self.at(name), self.at(&file.path));
@@ -88,13 +84,13 @@ impl Destination for Local {
         let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         for folder in missing {
-            sync_folder(folder).map_err(failed("sync", folder))?;
+            durable::sync_name(folder).map_err(failed("sync", folder))?;
         }
         match fs::rename(&from, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && to.exists() => {}
             renamed => renamed.map_err(failed("rename a file to", &to))?,
         }
-        sync_folder(&to).map_err(failed("sync the folder of", &to))
+        durable::sync_name(&to).map_err(failed("sync the folder of", &to))
     }
 
     fn remove(&self, path: &str) -> Result<(), DestinationError> {
@@ -110,7 +106,7 @@ impl Destination for Local {
     }
 
     fn discard(&self, file: &Staged) {
-        if let Place::Temporary(name) = &file.place {
+        if let StagedAt::Temporary(name) = &file.place {
             // What stays is removed by the next run.
             let _ = fs::remove_file(self.at(name));
         }
@@ -132,7 +128,7 @@ impl Destination for Local {
         let at = self.at(SUCCESS);
         File::create(&at)
             .and_then(|file| file.sync_all())
-            .and_then(|()| sync_folder(&at))
+            .and_then(|()| durable::sync_name(&at))
             .map_err(failed("write", &at))
     }
 
@@ -162,8 +158,8 @@ impl Upload for Writing {
     fn finish(self: Box<Self>) -> Result<Staged, DestinationError> {
         self.file
             .sync_all()
-            .and_then(|()| sync_folder(&self.at))
+            .and_then(|()| durable::sync_name(&self.at))
             .map_err(failed("write", &self.at))?;
-        Ok(Staged { path: self.path, bytes: self.bytes, place: Place::Temporary(self.name) })
+        Ok(Staged { path: self.path, bytes: self.bytes, place: StagedAt::Temporary(self.name) })
     }
 }

@@ -109,13 +109,13 @@ pub struct Staged {
     /// How long it is.
     pub bytes: u64,
     /// Where it is until then.
-    pub place: Place,
+    pub place: StagedAt,
 }
 
 /// Where a staged file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum StagedAt {
     /// Under another name, from the destination on.
     Temporary(String),
     /// In the parts of an upload that is to be completed.

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, Error, ObjectStore as _, ObjectStoreExt as _, PutPayload};
 use tokio::runtime::Handle;
 
-use super::{Destination, DestinationError, Place, SUCCESS, Staged, Upload, is_data};
+use super::{Destination, DestinationError, SUCCESS, Staged, StagedAt, Upload, is_data};
 
 /// How long each part is but the last: a file may have 10,000 of them.
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -117,7 +117,7 @@ impl Destination for S3 {
     }
 
     fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
-        let Place::Multipart { id, parts } = &file.place else {
+        let StagedAt::Multipart { id, parts } = &file.place else {
             return Err(DestinationError::new("cannot publish", "it is no upload"));
         };
         let at = self.at(&file.path);
@@ -140,7 +140,7 @@ impl Destination for S3 {
     }
 
     fn discard(&self, file: &Staged) {
-        if let Place::Multipart { id, .. } = &file.place {
+        if let StagedAt::Multipart { id, .. } = &file.place {
             // What stays is removed by the rule of the module's comment.
             let _ = self.runtime.block_on(self.store.abort_multipart(&self.at(&file.path), id));
         }
@@ -210,7 +210,7 @@ impl Upload for Writing {
                 )
             })?;
         }
-        let place = Place::Multipart { id: self.id, parts: self.parts };
+        let place = StagedAt::Multipart { id: self.id, parts: self.parts };
         Ok(Staged { path: self.path, bytes: self.bytes, place })
     }
 }
