@@ -1,9 +1,10 @@
 """An export reads a topic at a fair part of what a bare consumer reads, in little memory.
 
-`herald bench fill` fills a topic. In turn it is exported to Parquet files and read by a librdkafka
-consumer that only counts (that of `herald bench replay`). What counts is the ratio of the two in
-one run, from the start of the process to its end, and how much memory the export ever had. The
-gates apply to the full size only.
+`herald bench fill` fills a topic. In turn it is exported to files in several ways and read by a
+librdkafka consumer that only counts (that of `herald bench replay`). What counts is the ratio of
+Parquet in folders by day and type and the consumer in one run, from the start of the process to
+its end, and how much memory any of the exports ever had, also with a folder for each of as many
+players as a filter takes. The gates apply to the full size only.
 """
 
 import json
@@ -33,8 +34,20 @@ MOST_RESIDENT_BYTES = 256 << 20
 # How often it is looked how much memory a process ever had, which ends with it.
 PAUSE_SECONDS = 0.01
 
-# What is measured: the defaults, and the other end of what can be asked for.
-WAYS = {"parquet": [], "jsonl": ["--format", "jsonl", "--layout", "flat", "--compression", "none"]}
+# How many players buy: as many as a filter takes, and folders an export splits by.
+PLAYERS = 100
+
+
+def ways(players):
+    """What is measured: the defaults, and the ends of what can be asked for."""
+    split = ["--split-by", "player", *(f"--player={player}" for player in players)]
+    return {
+        "parquet": [],
+        "jsonl": ["--format", "jsonl", "--layout", "flat", "--compression", "none"],
+        "split": split,
+        "split, zstd": [*split, "--compression", "zstd"],
+        "split, jsonl, zstd": [*split, "--format", "jsonl", "--compression", "zstd"],
+    }
 
 
 def resident_bytes(process):
@@ -75,6 +88,16 @@ def exported(log, out, *flags):
     }
 
 
+def players(log, out):
+    """Who the events in a log are of."""
+    exporting.export(*log, "--out", out, "--layout", "flat")
+    found = exporting.read_all(out, ["player_id"])["player_id"].unique().to_pylist()
+    if len(found) != PLAYERS:
+        raise checks.Broken(f"{len(found)} players in the files, not {PLAYERS}")
+    shutil.rmtree(out)
+    return found
+
+
 def read_bare(kafka):
     """What the bare consumer of the bench reads of the same topic."""
     report = json.loads(
@@ -93,12 +116,13 @@ def proof(options):
         folder = pathlib.Path(folder)
         with brokers.Kafka(folder / "kafka") as kafka:
             fill = [f"--{name}={options[name]}" for name in ("events", "bytes")]
-            running.herald("bench", "fill", *kafka.log(), *fill)
+            running.herald("bench", "fill", *kafka.log(), *fill, f"--players={PLAYERS}")
+            measured = ways(players(kafka.log(), folder / "players"))
             # In turn, so that a noisy minute hits all alike.
             for _ in range(options["rounds"]):
                 each = {
                     way: exported(kafka.log(), folder / "out", *flags)
-                    for way, flags in WAYS.items()
+                    for way, flags in measured.items()
                 }
                 rounds.append(each | {"bare": read_bare(kafka)})
     for each in rounds:
@@ -109,8 +133,8 @@ def proof(options):
     def median(way):
         return statistics.median(each[way]["events_per_second"] for each in rounds)
 
-    ratios = {way: round(median(way) / median("bare"), 3) for way in WAYS}
-    memory = max(each[way]["resident_bytes"] for each in rounds for way in WAYS)
+    ratios = {way: round(median(way) / median("bare"), 3) for way in measured}
+    memory = max(each[way]["resident_bytes"] for each in rounds for way in measured)
     ratio = ratios["parquet"]
     gates = [
         {"ratio": "events_per_second", "at least": LEAST_RATIO, "measured": ratio,
@@ -122,7 +146,7 @@ def proof(options):
         "gates": gates if options["gates"] else [],
         "ratios": ratios,
         "resident_bytes": memory,
-        "events_per_second": {way: median(way) for way in (*WAYS, "bare")},
+        "events_per_second": {way: median(way) for way in (*measured, "bare")},
         "rounds": rounds,
     }
 

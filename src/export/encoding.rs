@@ -1,10 +1,11 @@
 //! Encoding: from rows to the bytes of a file, Parquet or lines of JSON.
 
 use std::io::{self, Write};
+use std::sync::LazyLock;
 
 use arrow_array::RecordBatch;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
-use parquet::basic::{Compression as ParquetCompression, Encoding, ZstdLevel};
+use parquet::basic::{Compression as ParquetCompression, Encoding, Type, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::printer::print_schema;
@@ -21,9 +22,24 @@ pub(super) const ROW_GROUP_BYTES: usize = 32 << 20;
 /// How hard zstd tries: its own default.
 const ZSTD_LEVEL: i32 = 3;
 
-/// What a compressor for lines holds at that level, about: the window and its tables.
-/// Source: `ZSTD_estimateCStreamSize` of zstd 1.5.
-const ZSTD_BYTES: usize = 4 << 20;
+/// How far back a compressor for lines looks for what came before, as a power of two of bytes: a
+/// quarter of what zstd takes at that level, as there may be many files at a time.
+const ZSTD_WINDOW_LOG: u32 = 19;
+
+/// What a compressor for lines holds then, about: the window and its tables.
+/// Source: `ZSTD_estimateCStreamSize_usingCParams` of zstd 1.5.
+const ZSTD_BYTES: usize = 3 << 19;
+
+/// What the compressors of a Parquet file hold at the most, one for each column; each grows with
+/// its pages. Source: measured, with a full row group.
+const ZSTD_COLUMNS_BYTES: usize = 6 << 20;
+
+/// What a Parquet file holds beside its rows, for its columns and their compressors.
+/// Source: measured, as what 300 of them with a few rows added to the resident memory.
+const PARQUET_BYTES: usize = 320 << 10;
+
+/// What it keeps of each row group to the end, for the footer. Source: measured likewise, over ten.
+const ROW_GROUP_METADATA_BYTES: usize = 40 << 10;
 
 /// Columns whose values hardly ever come twice, so that looking for them in a dictionary is
 /// work for nothing.
@@ -34,15 +50,6 @@ const UNIQUE: [&[&str]; 6] = [
     &["session_started", "session_id"],
     &["purchase_refunded", "purchase_event_id"],
     &["origin", "client_context", "session_id"],
-];
-
-/// Columns of numbers that grow from row to row by little.
-const GROWING: [&[&str]; 5] = [
-    &["accept_time"],
-    &["append_time"],
-    &["offset"],
-    &["checked_through_offset"],
-    &["origin", "client_context", "client_time"],
 ];
 
 /// What files are made of.
@@ -106,6 +113,7 @@ pub(super) enum EncodeError {
 /// A file that is being written.
 pub(super) struct Encoder {
     form: Form,
+    is_zstd: bool,
 }
 
 enum Form {
@@ -144,10 +152,14 @@ impl Encoder {
                 let properties = Some(properties(compression));
                 Form::Parquet(Box::new(ArrowWriter::try_new(sink, rows::schema(), properties)?))
             }
-            (Format::JsonLines, Compression::Zstd) => Form::Zstd(Zstd::new(sink, ZSTD_LEVEL)?),
+            (Format::JsonLines, Compression::Zstd) => {
+                let mut writer = Zstd::new(sink, ZSTD_LEVEL)?;
+                writer.window_log(ZSTD_WINDOW_LOG)?;
+                Form::Zstd(writer)
+            }
             (Format::JsonLines, _) => Form::Plain(sink),
         };
-        Ok(Self { form })
+        Ok(Self { form, is_zstd: compression == Compression::Zstd })
     }
 
     pub fn write(&mut self, chunk: &Chunk) -> Result<(), EncodeError> {
@@ -174,18 +186,37 @@ impl Encoder {
         }
     }
 
-    /// What it holds in memory.
+    /// What it holds in memory, about.
     pub fn memory(&self) -> usize {
+        self.kept() + self.rows()
+    }
+
+    /// What of that it holds to its end.
+    fn kept(&self) -> usize {
         match &self.form {
-            Form::Parquet(writer) => writer.memory_size() + writer.inner().upload.held(),
+            Form::Parquet(writer) => {
+                let groups = writer.flushed_row_groups().len();
+                PARQUET_BYTES + groups * ROW_GROUP_METADATA_BYTES + writer.inner().upload.held()
+            }
             Form::Plain(sink) => sink.upload.held(),
             Form::Zstd(writer) => ZSTD_BYTES + writer.get_ref().upload.held(),
         }
     }
 
-    /// Whether it holds rows that make no row group yet.
-    pub fn holds_rows(&self) -> bool {
-        matches!(&self.form, Form::Parquet(writer) if writer.in_progress_rows() > 0)
+    /// And what until a row group is made.
+    fn rows(&self) -> usize {
+        match &self.form {
+            Form::Parquet(writer) => {
+                let rows = writer.memory_size();
+                rows + if self.is_zstd { rows.min(ZSTD_COLUMNS_BYTES) } else { 0 }
+            }
+            Form::Plain(_) | Form::Zstd(_) => 0,
+        }
+    }
+
+    /// Whether most of it can be let go of by a row group.
+    pub fn is_mostly_rows(&self) -> bool {
+        self.rows() > self.kept()
     }
 
     /// Makes a row group of the rows that it holds.
@@ -231,12 +262,25 @@ fn properties(compression: Compression) -> WriterProperties {
     for path in UNIQUE {
         properties = properties.set_column_dictionary_enabled(column(path), false);
     }
-    for path in GROWING {
+    // Numbers are small or grow by little; an empty dictionary of them takes 72 KiB a column.
+    for path in integer_columns() {
         properties = properties
-            .set_column_dictionary_enabled(column(path), false)
-            .set_column_encoding(column(path), Encoding::DELTA_BINARY_PACKED);
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
     }
     properties.build()
+}
+
+fn integer_columns() -> &'static [ColumnPath] {
+    static PATHS: LazyLock<Vec<ColumnPath>> = LazyLock::new(|| {
+        let schema = ArrowSchemaConverter::new().convert(&rows::schema());
+        let schema = schema.expect("a test makes files of the schema");
+        let columns = schema.columns().iter();
+        let integers =
+            columns.filter(|column| matches!(column.physical_type(), Type::INT32 | Type::INT64));
+        integers.map(|column| column.path().clone()).collect()
+    });
+    &PATHS
 }
 
 fn column(path: &[&str]) -> ColumnPath {

@@ -16,7 +16,7 @@ use super::{ExportError, Options, Progress};
 use crate::clock::Timestamp;
 use crate::domain::EventKeys;
 use crate::event_log::{Cursor, LogId, Position, Record};
-use crate::feed::Filter;
+use crate::feed::{Filter, MAX_FILTER_VALUES};
 use crate::history::{Origin, Verdict};
 
 /// How many rows of a folder are handed on together.
@@ -28,8 +28,9 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// How many bytes the records that wait for others of their folder may have, all together.
 const WAITING_BYTES: usize = 24 << 20;
 
-/// How many folders may have rows that wait.
-const WAITING_FOLDERS: usize = 64;
+/// How many folders may have rows that wait, and then a file that is being written: as many as
+/// one can split by.
+pub(super) const MAX_FOLDERS: usize = MAX_FILTER_VALUES;
 
 /// What the reader hands on.
 pub(super) enum Passed {
@@ -92,10 +93,9 @@ pub(super) struct Shaper {
     origins: Origins,
     filter: Filter,
     folders: Folders,
-    /// A batch of files is published when one of them has so many bytes. None when all are at
-    /// the end.
-    batch_bytes: Option<u64>,
-    /// And when its first record was read so long ago, where the export goes on for ever.
+    /// Whether files are published when the writer says that they are due, not all at the end.
+    is_incremental: bool,
+    /// They also are when its first record was read so long ago, where the export goes on for ever.
     batch_age: Option<Duration>,
     gathered: Vec<(Folder, Gathering)>,
     /// Without rows, to be used again.
@@ -133,14 +133,13 @@ impl Shaper {
         progress: Arc<Progress>,
         work: SyncSender<Work>,
     ) -> Self {
-        let is_incremental = options.cursor_file.is_some();
         Self {
             log: cursor.epoch,
             format: options.format,
             origins: options.origins,
             filter: options.filter.clone(),
             folders: Folders::new(options.layout),
-            batch_bytes: is_incremental.then_some(options.file_size),
+            is_incremental: options.cursor_file.is_some(),
             batch_age: options.to.is_none().then_some(options.file_age),
             gathered: Vec::new(),
             spare: Vec::new(),
@@ -232,7 +231,7 @@ impl Shaper {
         if let Some(index) = self.gathered.iter().position(|(known, _)| *known == folder) {
             return Ok(index);
         }
-        if self.gathered.len() == WAITING_FOLDERS {
+        if self.gathered.len() == MAX_FOLDERS {
             self.hand_on_largest()?;
         }
         let gathering = self.spare.pop().unwrap_or_else(|| match self.format {
@@ -268,9 +267,8 @@ impl Shaper {
 
     fn commit_if_due(&mut self) -> Result<(), Stop> {
         // What the writer says of sizes before it has done the last commit is old.
-        let is_large = self.batch_bytes.is_some_and(|bytes| {
-            self.shared.commits() == self.commits && self.shared.largest() >= bytes
-        });
+        let is_large =
+            self.is_incremental && self.shared.commits() == self.commits && self.shared.is_due();
         let is_old =
             self.batch_age.zip(self.begun).is_some_and(|(age, begun)| begun.elapsed() >= age);
         if !is_large && !is_old {

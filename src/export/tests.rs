@@ -1,7 +1,7 @@
 //! What the export promises, against plain oracles.
 
 mod columns;
-mod runs;
+pub mod runs;
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! The writer: files, from the first row to their names, on a thread of its own.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
 use uuid::Uuid;
@@ -10,15 +11,25 @@ use uuid::Uuid;
 use super::destination::{Destination, Staged};
 use super::encoding::{Chunk, Compression, Encoder, Format};
 use super::journal::Journal;
+use super::shaper::MAX_FOLDERS;
 use super::{ExportError, Mode, Options, Progress};
 
 /// How many files may be open at a time; beyond that the one that was not written to for the
 /// longest time is completed, and the next rows of its folder begin another one.
-const MAX_OPEN_FILES: usize = 100;
+const MAX_OPEN_FILES: usize = MAX_FOLDERS;
 
 /// How many bytes all files that are being written may hold in memory; beyond that the one that
-/// holds the most writes them as a row group or, where that is not enough, is completed.
+/// holds the most writes its rows as a row group or, where they are the lesser part, is
+/// completed.
 const MEMORY_BYTES: usize = 64 << 20;
+
+/// With a cursor file, what was written is also published when it is so many times the size of a
+/// file: a log of many days fills no file of a day, and yet what was done is not to be done
+/// again after a crash.
+const FILES_A_COMMIT: u64 = 8;
+
+/// And when there are so many files, all of which the journal names.
+const MAX_STAGED: usize = 1_000;
 
 /// What the names of files begin with.
 const PREFIX: &str = "part-";
@@ -36,14 +47,14 @@ pub(super) enum Work {
 /// What the shaper has to know of the writer.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    largest: AtomicU64,
+    is_due: AtomicBool,
     commits: AtomicU64,
 }
 
 impl Shared {
-    /// How long the longest file is that is being written.
-    pub fn largest(&self) -> u64 {
-        self.largest.load(Ordering::Acquire)
+    /// Whether enough was written to be published.
+    pub fn is_due(&self) -> bool {
+        self.is_due.load(Ordering::Acquire)
     }
 
     /// How many commits were done.
@@ -123,11 +134,16 @@ impl Writer {
         self.journal.as_ref().and_then(Journal::cursor)
     }
 
-    /// Writes until there is no more. What was not committed leaves nothing behind.
+    /// Writes until there is no more, and takes back what was not committed.
     pub fn run(mut self, work: &Receiver<Work>) -> Result<(), ExportError> {
         let done = self.write(work);
+        self.open.clear();
         // What was to be published is not among them: a journal says what becomes of that.
         self.staged.iter().for_each(|file| self.destination.discard(file));
+        if self.journal.is_none() {
+            // What fails here is left for the next run.
+            let _ = self.destination.clear();
+        }
         done
     }
 
@@ -163,14 +179,23 @@ impl Writer {
         file.used = self.clock;
         file.encoder.write(chunk)?;
         self.progress.wrote(chunk.rows());
-        let bytes = file.encoder.bytes();
-        if self.journal.is_some() {
-            self.shared.largest.fetch_max(bytes, Ordering::AcqRel);
-        } else if bytes >= self.file_size {
+        let is_full = file.encoder.bytes() >= self.file_size;
+        if self.journal.is_none() && is_full {
             // Nobody sees it before the end.
             self.complete(folder)?;
         }
-        self.keep_memory_bounded()
+        self.keep_memory_bounded()?;
+        if self.journal.is_some() && (is_full || self.is_much()) {
+            self.shared.is_due.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether what is not committed is much to do again, though no file is full.
+    fn is_much(&self) -> bool {
+        let open = self.open.values().map(|file| file.encoder.bytes());
+        let bytes: u64 = self.staged.iter().map(|file| file.bytes).chain(open).sum();
+        self.staged.len() >= MAX_STAGED || bytes >= self.file_size.saturating_mul(FILES_A_COMMIT)
     }
 
     fn begin(&mut self, folder: &str) -> Result<Encoder, ExportError> {
@@ -187,9 +212,10 @@ impl Writer {
             files.values().map(|file| file.encoder.memory()).sum()
         };
         while memory(&self.open) > MEMORY_BYTES {
-            let largest = self.open.iter_mut().max_by_key(|(_, file)| file.encoder.memory());
+            let size = |file: &OpenFile| (file.encoder.memory(), Reverse(file.used));
+            let largest = self.open.iter_mut().max_by_key(|(_, file)| size(file));
             let Some((folder, file)) = largest else { break };
-            if file.encoder.holds_rows() {
+            if file.encoder.is_mostly_rows() {
                 file.encoder.flush()?;
             } else {
                 // What it holds it can only let go of at its end.
@@ -230,7 +256,7 @@ impl Writer {
         }
         self.batch = Uuid::now_v7();
         self.files_begun = 0;
-        self.shared.largest.store(0, Ordering::Release);
+        self.shared.is_due.store(false, Ordering::Release);
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -253,7 +279,60 @@ fn is_ours(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    use tokio::runtime::Runtime;
+
+    use super::super::destination::{self, S3Settings, Target};
+    use super::super::tests::runs::incremental;
     use super::*;
+    use crate::client::CursorFile;
+
+    const TEXT_BYTES: u64 = 512 << 10;
+
+    /// Writes a chunk of lines to each of so many folders, half a megabyte each; says whether
+    /// they are due then.
+    fn is_due_after(out: &Path, folders: u64) -> bool {
+        let options = Options {
+            format: Format::JsonLines,
+            compression: Compression::None,
+            file_size: 2 * TEXT_BYTES,
+            ..incremental(out)
+        };
+        let runtime = Runtime::new().unwrap();
+        let target = Target::Local(out.into());
+        let destination =
+            destination::open(&target, "me", &S3Settings::default(), runtime.handle()).unwrap();
+        let file = CursorFile::open(options.cursor_file.as_ref().unwrap()).unwrap();
+        let journal = Journal::open(file, target.to_string(), &*destination).unwrap();
+        let (shared, progress) = (Arc::<Shared>::default(), Arc::default());
+        let writer =
+            Writer::prepare(&options, destination, Some(journal), Arc::clone(&shared), progress)
+                .unwrap();
+        let (send, receive) = channel();
+        for folder in 0..folders {
+            let text = vec![b'\n'; TEXT_BYTES as usize];
+            let chunk = Chunk::Lines { rows: 1, text };
+            send.send(Work::Chunk { folder: format!("{folder}").into(), chunk }).unwrap();
+        }
+        drop(send);
+        writer.run(&receive).unwrap();
+        shared.is_due()
+    }
+
+    #[test]
+    fn many_files_of_which_none_is_full_are_due_some_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let enough = 2 * FILES_A_COMMIT;
+        assert!(!is_due_after(&folder.path().join("few"), enough - 1));
+        assert!(is_due_after(&folder.path().join("out"), enough));
+        // Though more folders than there may be open files leave none of them open.
+        let many = MAX_FOLDERS as u64 + enough;
+        assert!(is_due_after(&folder.path().join("many"), many));
+        assert!(fs::read_dir(folder.path().join("out")).unwrap().next().is_some());
+    }
 
     #[test]
     fn only_what_an_export_wrote_is_its_own() {

@@ -1,10 +1,12 @@
 //! A bucket of S3, or of what speaks its protocol.
 //!
 //! A file is an upload in parts, which nobody sees until it is completed; completing it is
-//! publishing. Parts of uploads that were never completed stay with the store until it is told
-//! to remove them: a lifecycle rule with `AbortIncompleteMultipartUpload` does that.
+//! publishing. An upload that is let go of is aborted. That of a process that was killed stays
+//! with the store until it is told to remove it: a lifecycle rule with
+//! `AbortIncompleteMultipartUpload` does that.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
@@ -75,6 +77,24 @@ impl S3 {
         Path::parse(&text).unwrap_or_else(|_| Path::from(text))
     }
 
+    fn begin(&self, path: &str) -> Result<Writing, DestinationError> {
+        let at = self.at(path);
+        let id = self.runtime.block_on(self.store.create_multipart(&at));
+        let id = id.map_err(self.failed("write", &at))?;
+        Ok(Writing {
+            store: Arc::clone(&self.store),
+            runtime: self.runtime.clone(),
+            bucket: self.bucket.clone(),
+            at,
+            path: path.to_owned(),
+            id,
+            parts: Vec::new(),
+            part: Vec::new(),
+            bytes: 0,
+            is_finished: false,
+        })
+    }
+
     fn failed<'a>(
         &'a self,
         doing: &'a str,
@@ -100,20 +120,7 @@ impl Destination for S3 {
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Upload>, DestinationError> {
-        let at = self.at(path);
-        let id = self.runtime.block_on(self.store.create_multipart(&at));
-        let id = id.map_err(self.failed("write", &at))?;
-        Ok(Box::new(Writing {
-            store: Arc::clone(&self.store),
-            runtime: self.runtime.clone(),
-            bucket: self.bucket.clone(),
-            at,
-            path: path.to_owned(),
-            id,
-            parts: Vec::new(),
-            part: Vec::new(),
-            bytes: 0,
-        }))
+        Ok(Box::new(self.begin(path)?))
     }
 
     fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
@@ -172,11 +179,12 @@ struct Writing {
     /// What is gathered for the next part.
     part: Vec<u8>,
     bytes: u64,
+    is_finished: bool,
 }
 
 impl Writing {
     fn put(&mut self) -> Result<(), Error> {
-        let part = std::mem::take(&mut self.part);
+        let part = mem::take(&mut self.part);
         let put = self.store.put_part(&self.at, &self.id, self.parts.len(), part.into());
         self.parts.push(self.runtime.block_on(put)?.content_id);
         Ok(())
@@ -210,7 +218,80 @@ impl Upload for Writing {
                 )
             })?;
         }
-        let place = StagedAt::Multipart { id: self.id, parts: self.parts };
-        Ok(Staged { path: self.path, bytes: self.bytes, place })
+        self.is_finished = true;
+        let (id, parts) = (mem::take(&mut self.id), mem::take(&mut self.parts));
+        let place = StagedAt::Multipart { id, parts };
+        Ok(Staged { path: mem::take(&mut self.path), bytes: self.bytes, place })
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // What stays is removed by the rule of the module's comment.
+            let _ = self.runtime.block_on(self.store.abort_multipart(&self.at, &self.id));
+        }
+    }
+}
+
+/// Against the store that `TEST_S3_ENDPOINT` and its like name (`scripts/s3 start` makes one).
+/// Without it the tests are left out, unless `REQUIRE_S3=1`.
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use tokio::runtime::Runtime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A prefix that no other test has.
+    fn store(runtime: &Runtime) -> Option<S3> {
+        let given = |name: &str| env::var(format!("TEST_S3_{name}"));
+        let Ok(bucket) = given("BUCKET") else {
+            assert_ne!(env::var("REQUIRE_S3").as_deref(), Ok("1"), "TEST_S3_BUCKET names none");
+            eprintln!("left out: TEST_S3_BUCKET names no bucket");
+            return None;
+        };
+        let variables = [
+            ("AWS_ENDPOINT_URL", "ENDPOINT"),
+            ("AWS_ACCESS_KEY_ID", "ACCESS_KEY"),
+            ("AWS_SECRET_ACCESS_KEY", "SECRET_KEY"),
+            ("AWS_REGION", "REGION"),
+        ];
+        let value = |(name, from): (&str, &str)| (name.to_owned(), given(from).unwrap());
+        let settings = Settings(variables.into_iter().map(value).collect());
+        let prefix = Uuid::new_v4().to_string();
+        Some(S3::open(&bucket, &prefix, &settings, runtime.handle().clone()).unwrap())
+    }
+
+    #[test]
+    fn an_upload_that_is_let_go_of_leaves_nothing() {
+        let runtime = Runtime::new().unwrap();
+        let Some(s3) = store(&runtime) else { return };
+        let mut upload = s3.begin("file").unwrap();
+        upload.write(&vec![0; PART_BYTES]).unwrap();
+        let (at, id) = (upload.at.clone(), upload.id.clone());
+        let put = || runtime.block_on(s3.store.put_part(&at, &id, 1, PutPayload::from("more")));
+        put().unwrap();
+        drop(upload);
+        assert!(put().is_err(), "the upload is still there");
+        assert!(s3.files().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_is_published_once_however_often_it_is_tried() {
+        let runtime = Runtime::new().unwrap();
+        let Some(s3) = store(&runtime) else { return };
+        let mut upload = s3.begin("file").unwrap();
+        upload.write(b"rows").unwrap();
+        let staged = Box::new(upload).finish().unwrap();
+        assert!(s3.files().unwrap().is_empty());
+        // As when the answer to the first was lost.
+        s3.publish(&staged).unwrap();
+        s3.publish(&staged).unwrap();
+        assert_eq!(s3.files().unwrap(), ["file"]);
+        s3.remove("file").unwrap();
+        assert!(s3.publish(&staged).is_err(), "it cannot be published, and nobody is told");
     }
 }

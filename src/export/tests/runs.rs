@@ -38,7 +38,7 @@ fn options(out: &Path) -> Options {
 }
 
 /// With a cursor file beside the folder.
-fn incremental(out: &Path) -> Options {
+pub fn incremental(out: &Path) -> Options {
     let cursor_file = Some(out.with_extension("cursor"));
     Options { cursor_file, mode: Mode::Append, ..options(out) }
 }
