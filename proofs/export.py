@@ -23,7 +23,7 @@ import running
 # `mixed` players do a bit of everything, and `purchases` are made beside that. Of the rows, one in
 # `compared_one_in` is compared with its line of the tail.
 SIZES = {
-    "small": {"purchases": 15_000, "mixed": 560, "compared_one_in": 1},
+    "small": {"purchases": 4_000, "mixed": 200, "compared_one_in": 1},
     "full": {"purchases": 960_000, "mixed": 4_450, "compared_one_in": 50},
 }
 

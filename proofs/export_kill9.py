@@ -37,7 +37,7 @@ import running
 SIZES = {
     "small": {
         "seed": 1, "grow": 12_000,
-        "kills": {"kafka, folder": 3, "embedded, folder": 3, "kafka, s3": 1, "kafka, hdfs": 1},
+        "kills": {"kafka, folder": 2, "embedded, folder": 2, "kafka, s3": 1, "kafka, hdfs": 1},
     },
     "full": {
         "seed": 1, "grow": 60_000,
