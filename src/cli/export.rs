@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::interval;
 
 use super::exit::{Exit, UsageError};
@@ -24,8 +24,8 @@ use crate::domain::Violations;
 use crate::event_log::kafka::{self, DescribeError, KafkaLog, describe_topic};
 use crate::event_log::{Cursor, EventLog, ReadError, local};
 use crate::export::{
-    self, Compression, Expired, ExportError, Format, Key, Layout, MIN_FILE_SIZE, Mode, Options,
-    Origins, Place, Progress, S3Settings, Summary, Target,
+    self, Compression, Expired, ExportError, Format, Key, Layout, MAX_S3_FILE_SIZE, MIN_FILE_SIZE,
+    Mode, Options, Origins, Place, Progress, S3Settings, Summary, Target,
 };
 use crate::feed::Filter;
 use crate::proto::EventFilter;
@@ -55,7 +55,7 @@ pub struct Export {
     #[arg(long, value_name = "WHERE")]
     out: Target,
     /// Where to start: earliest, now, behind a cursor, at a time such as
-    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m or 2h. Of no matter where the cursor
+    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m, 2h or 7d. Of no matter where the cursor
     /// file holds a cursor.
     #[arg(long, value_name = "earliest|now|CURSOR|TIME", default_value = "earliest")]
     from: From,
@@ -100,9 +100,10 @@ pub struct Export {
     split_by: Option<KeyArg>,
     /// What to do with files that are there: error, append or overwrite; append with a cursor
     /// file and error without one, when absent. Only files that an export wrote are overwritten.
+    /// Once the cursor file holds a cursor, files are expected, and error is as append.
     #[arg(long, value_name = "MODE", help_heading = "Files")]
     mode: Option<ModeArg>,
-    /// How long a file gets, about; 1MiB at the least.
+    /// How long a file gets, about; 1MiB at the least, and in S3 64GiB at the most.
     #[arg(long, value_name = "SIZE", default_value = "128MiB", help_heading = "Files", value_parser = file_size)]
     file_size: u64,
     /// With --follow: after how long events are in files that readers see, at the latest.
@@ -209,8 +210,17 @@ impl Export {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let done = runtime.block_on(self.export(log, options, output));
-        runtime.shutdown_background();
+        let done = runtime.block_on(async {
+            let mut signals = Signals::listen()?;
+            tokio::select! {
+                done = self.export(log, options, output) => done,
+                // What is killed loses nothing, and may hang on a store that does not answer.
+                exit = async { signals.next().await; signals.next().await } => Ok(exit),
+            }
+        });
+        // A thread that is told nothing of a second signal may be in the middle of something, and
+        // needs the runtime until the process ends.
+        std::mem::forget(runtime);
         done
     }
 
@@ -220,18 +230,15 @@ impl Export {
         options: Options,
         output: &mut Output,
     ) -> anyhow::Result<Exit> {
-        let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
-        let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
+        let mut signals = Signals::listen()?;
         let begun = Instant::now();
         let log = open(log).await?;
         let bar = ProgressBar::new(0);
         let progress = Arc::new(Progress::default());
         let mut exit = Exit::Done;
         let stop = async {
-            exit = tokio::select! {
-                _ = interrupted.recv() => Exit::Interrupted,
-                _ = terminated.recv() => Exit::Terminated,
-            };
+            exit = signals.next().await;
+            bar.suspend(|| output.note("stopping; a second signal ends it at once"));
         };
         let summary = {
             let exporting = export::run(Arc::clone(&log), options, Arc::clone(&progress), stop);
@@ -250,6 +257,11 @@ impl Export {
 
     fn options(&self) -> anyhow::Result<Options> {
         let usage = |text: &str| Err(UsageError(text.to_owned()).into());
+        if matches!(self.out, Target::S3 { .. }) && self.file_size > MAX_S3_FILE_SIZE {
+            return usage(
+                "--file-size: at most 64GiB in S3, where an upload has 10,000 parts, of 8MiB here",
+            );
+        }
         let mode = match self.mode {
             Some(ModeArg::Overwrite) if self.cursor_file.is_some() => {
                 return usage(
@@ -286,8 +298,8 @@ impl Export {
         Ok(Options {
             target: self.out.clone(),
             s3: s3_settings(),
-            from: place(&self.from)?,
-            to: if self.follow { None } else { Some(place(&self.to)?) },
+            from: place("--from", &self.from)?,
+            to: if self.follow { None } else { Some(place("--to", &self.to)?) },
             filter: self.filter()?,
             origins: if self.no_origin { Origins::LeftOut } else { Origins::Kept },
             format,
@@ -449,14 +461,13 @@ async fn open(log: LogOptions) -> anyhow::Result<Arc<dyn EventLog>> {
 }
 
 /// A place, as it is written on the command line, now.
-fn place(from: &From) -> anyhow::Result<Place> {
+fn place(flag: &str, from: &From) -> anyhow::Result<Place> {
     Ok(match from {
         From::Earliest => Place::Earliest,
         From::Latest => Place::Now,
-        From::Cursor(text) => Place::Cursor(
-            Cursor::decode(text)
-                .map_err(|error| UsageError(format!("{error}; write {}", super::tail::FORMS)))?,
-        ),
+        From::Cursor(text) => Place::Cursor(Cursor::decode(text).map_err(|error| {
+            UsageError(format!("{flag}: {error}; write {}", super::tail::FORMS))
+        })?),
         From::At(time) => Place::At(Timestamp::from_millis(time.as_millisecond().max(0))),
         From::Ago(age) => Place::At(Clock::System.now().minus(*age)),
     })
@@ -470,6 +481,29 @@ fn file_size(text: &str) -> anyhow::Result<u64> {
     let bytes = bytes(text).context("write it like 64MiB or 1GiB")?;
     anyhow::ensure!(bytes >= MIN_FILE_SIZE, "must be at least 1MiB");
     Ok(bytes)
+}
+
+/// What asks for the end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot await signals")?,
+            terminate: signal(SignalKind::terminate()).context("cannot await signals")?,
+        })
+    }
+
+    /// Returns when one has come, with what it makes of the command.
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
 }
 
 /// Draws how far it is, on a terminal; never ends.
