@@ -69,9 +69,9 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// No connection to a server came about.
+/// No connection to a server or to a broker came about: what was tried, in words.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot reach {0}")]
+#[error("{0}")]
 pub struct Unreached(pub String);
 
 impl Exit {

@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::interval;
 
 use super::exit::{Exit, UsageError};
@@ -24,8 +25,8 @@ use crate::domain::Violations;
 use crate::event_log::kafka::{self, DescribeError, KafkaLog, describe_topic};
 use crate::event_log::{Cursor, EventLog, ReadError, local};
 use crate::export::{
-    self, Compression, Expired, ExportError, Format, Key, Layout, MIN_FILE_SIZE, Mode, Options,
-    Origins, Place, Progress, S3Settings, Summary, Target,
+    self, Compression, Expired, ExportError, Format, Key, Layout, MAX_S3_FILE_SIZE, MIN_FILE_SIZE,
+    Mode, Options, Origins, Place, Progress, S3Settings, Summary, Target,
 };
 use crate::feed::Filter;
 use crate::proto::EventFilter;
@@ -55,7 +56,7 @@ pub struct Export {
     #[arg(long, value_name = "WHERE")]
     out: Target,
     /// Where to start: earliest, now, behind a cursor, at a time such as
-    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m or 2h. Of no matter where the cursor
+    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m, 2h or 7d. Of no matter where the cursor
     /// file holds a cursor.
     #[arg(long, value_name = "earliest|now|CURSOR|TIME", default_value = "earliest")]
     from: From,
@@ -100,9 +101,10 @@ pub struct Export {
     split_by: Option<KeyArg>,
     /// What to do with files that are there: error, append or overwrite; append with a cursor
     /// file and error without one, when absent. Only files that an export wrote are overwritten.
+    /// Once the cursor file holds a cursor, files are expected, and error is as append.
     #[arg(long, value_name = "MODE", help_heading = "Files")]
     mode: Option<ModeArg>,
-    /// How long a file gets, about; 1MiB at the least.
+    /// How long a file gets, about; 1MiB at the least, and in S3 64GiB at the most.
     #[arg(long, value_name = "SIZE", default_value = "128MiB", help_heading = "Files", value_parser = file_size)]
     file_size: u64,
     /// With --follow: after how long events are in files that readers see, at the latest.
@@ -209,8 +211,17 @@ impl Export {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let done = runtime.block_on(self.export(log, options, output));
-        runtime.shutdown_background();
+        let done = runtime.block_on(async {
+            let mut signals = Signals::listen()?;
+            let (stop, stopped) = oneshot::channel();
+            tokio::select! {
+                done = self.export(log, options, stopped, output) => done,
+                exit = signals.second(stop) => Ok(exit),
+            }
+        });
+        // After a second signal threads are in the middle of something, and need the runtime until
+        // the process ends.
+        std::mem::forget(runtime);
         done
     }
 
@@ -218,20 +229,18 @@ impl Export {
         &self,
         log: LogOptions,
         options: Options,
+        stopped: oneshot::Receiver<Exit>,
         output: &mut Output,
     ) -> anyhow::Result<Exit> {
-        let mut interrupted = signal(SignalKind::interrupt()).context("cannot await signals")?;
-        let mut terminated = signal(SignalKind::terminate()).context("cannot await signals")?;
         let begun = Instant::now();
         let log = open(log).await?;
         let bar = ProgressBar::new(0);
         let progress = Arc::new(Progress::default());
         let mut exit = Exit::Done;
         let stop = async {
-            exit = tokio::select! {
-                _ = interrupted.recv() => Exit::Interrupted,
-                _ = terminated.recv() => Exit::Terminated,
-            };
+            if let Ok(signal) = stopped.await {
+                exit = signal;
+            }
         };
         let summary = {
             let exporting = export::run(Arc::clone(&log), options, Arc::clone(&progress), stop);
@@ -250,6 +259,11 @@ impl Export {
 
     fn options(&self) -> anyhow::Result<Options> {
         let usage = |text: &str| Err(UsageError(text.to_owned()).into());
+        if matches!(self.out, Target::S3 { .. }) && self.file_size > MAX_S3_FILE_SIZE {
+            return usage(
+                "--file-size: at most 64GiB in S3, where an upload has 10,000 parts, of 8MiB here",
+            );
+        }
         let mode = match self.mode {
             Some(ModeArg::Overwrite) if self.cursor_file.is_some() => {
                 return usage(
@@ -286,8 +300,8 @@ impl Export {
         Ok(Options {
             target: self.out.clone(),
             s3: s3_settings(),
-            from: place(&self.from)?,
-            to: if self.follow { None } else { Some(place(&self.to)?) },
+            from: place("--from", &self.from)?,
+            to: if self.follow { None } else { Some(place("--to", &self.to)?) },
             filter: self.filter()?,
             origins: if self.no_origin { Origins::LeftOut } else { Origins::Kept },
             format,
@@ -449,14 +463,13 @@ async fn open(log: LogOptions) -> anyhow::Result<Arc<dyn EventLog>> {
 }
 
 /// A place, as it is written on the command line, now.
-fn place(from: &From) -> anyhow::Result<Place> {
+fn place(flag: &str, from: &From) -> anyhow::Result<Place> {
     Ok(match from {
         From::Earliest => Place::Earliest,
         From::Latest => Place::Now,
-        From::Cursor(text) => Place::Cursor(
-            Cursor::decode(text)
-                .map_err(|error| UsageError(format!("{error}; write {}", super::tail::FORMS)))?,
-        ),
+        From::Cursor(text) => Place::Cursor(Cursor::decode(text).map_err(|error| {
+            UsageError(format!("{flag}: {error}; write {}", super::tail::FORMS))
+        })?),
         From::At(time) => Place::At(Timestamp::from_millis(time.as_millisecond().max(0))),
         From::Ago(age) => Place::At(Clock::System.now().minus(*age)),
     })
@@ -470,6 +483,38 @@ fn file_size(text: &str) -> anyhow::Result<u64> {
     let bytes = bytes(text).context("write it like 64MiB or 1GiB")?;
     anyhow::ensure!(bytes >= MIN_FILE_SIZE, "must be at least 1MiB");
     Ok(bytes)
+}
+
+/// What asks for the end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot await signals")?,
+            terminate: signal(SignalKind::terminate()).context("cannot await signals")?,
+        })
+    }
+
+    /// Returns when a second one has come; the first is passed on. What is killed loses nothing,
+    /// and it may hang on a store that does not answer.
+    async fn second(&mut self, first: oneshot::Sender<Exit>) -> Exit {
+        // Whoever is at the end already does not ask.
+        let _ = first.send(self.next().await);
+        tracing::warn!("stopping; a second signal ends it at once");
+        self.next().await
+    }
+
+    /// Returns when one has come, with what it makes of the command.
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
 }
 
 /// Draws how far it is, on a terminal; never ends.

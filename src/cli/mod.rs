@@ -14,6 +14,9 @@ mod export;
 #[path = "no_export.rs"]
 mod export;
 mod json;
+#[cfg(all(test, feature = "export"))]
+#[allow(dead_code)]
+mod no_export;
 mod output;
 mod players;
 mod remote;
@@ -28,7 +31,9 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::exit::Exit;
 use self::output::Output;
@@ -110,7 +115,7 @@ enum Command {
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(default_to_serve(std::env::args_os()));
+    let arguments = parse(default_to_serve(std::env::args_os())).unwrap_or_else(|e| e.exit());
     let mut output = Output::new();
     let result = run(arguments.command, &mut output).and_then(|exit| {
         output.flush()?;
@@ -128,6 +133,29 @@ pub fn main() -> ExitCode {
             exit
         })
         .into()
+}
+
+/// Reads a command line.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    if matches.subcommand().is_some_and(|(_, command)| names_two_logs(command)) {
+        let both = "--data-dir is for the embedded log and --kafka-brokers for one in Kafka; name \
+                    one of them";
+        return Err(command.error(ErrorKind::ArgumentConflict, both));
+    }
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Whether the command line itself names both logs. What the environment says is for all
+/// commands, and of no matter where the other one is given.
+fn names_two_logs(command: &ArgMatches) -> bool {
+    ["data_dir", "kafka_brokers"].into_iter().all(|flag| {
+        // Most commands know neither.
+        let values = command.try_get_raw(flag).ok().flatten();
+        values.is_some_and(|mut values| values.any(|value| !value.is_empty()))
+            && command.value_source(flag) == Some(ValueSource::CommandLine)
+    })
 }
 
 fn run(command: Command, output: &mut Output) -> anyhow::Result<Exit> {
@@ -179,11 +207,26 @@ fn default_to_serve(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_line_names_one_log() {
+        let parse = |line: &str| parse(line.split(' ').map(OsString::from)).map(drop);
+        for (command, flags) in [("serve", ""), ("export", " --out x"), ("doctor", "")] {
+            if command == "export" && cfg!(not(feature = "export")) {
+                continue;
+            }
+            let line = format!("herald {command}{flags} --data-dir d");
+            parse(&line).unwrap();
+            parse(&format!("{line} --kafka-brokers=")).unwrap();
+            let error = parse(&format!("{line} --kafka-brokers k:1")).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("name one of them"), "{error}");
+        }
     }
 
     #[test]

@@ -39,3 +39,25 @@ fn missing() -> anyhow::Error {
 pub fn exit(_error: &anyhow::Error) -> Option<Exit> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        export: Export,
+    }
+
+    #[test]
+    fn whoever_asks_for_an_export_is_told_how_to_get_it() {
+        let cli = Cli::parse_from(["export", "--out", "x", "--cursor-file", "y", "z"]);
+        let error = cli.export.run(&mut Output::new()).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(error.to_string().contains("--features export"), "{error}");
+        assert!(parquet_schema().unwrap_err().is::<UsageError>());
+    }
+}

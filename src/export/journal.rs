@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::ExportError;
-use super::destination::{Destination, Staged};
+use super::destination::{Destination, Staged, Target};
 use crate::client::CursorFile;
 use crate::durable;
 
@@ -43,15 +43,16 @@ struct Entry {
 pub(super) struct Journal {
     file: CursorFile,
     path: PathBuf,
-    target: String,
+    target: Target,
     cursor: Option<String>,
 }
 
 impl Journal {
-    /// Opens it, finishes what a killed run had begun to publish, and reads the cursor.
+    /// Opens it, finishes what a killed run had begun to publish, and reads the cursor. The
+    /// target is [resolved](Target::resolved): it is compared with that of the run before.
     pub fn open(
         file: CursorFile,
-        target: String,
+        target: Target,
         destination: &dyn Destination,
     ) -> Result<Self, ExportError> {
         let mut path = file.path().as_os_str().to_owned();
@@ -81,7 +82,8 @@ impl Journal {
             return Ok(());
         }
         let before = self.cursor.clone();
-        let entry = Entry { version: VERSION, target: self.target.clone(), before, after, files };
+        let entry =
+            Entry { version: VERSION, target: self.target.to_string(), before, after, files };
         if !entry.files.is_empty() {
             let text = serde_json::to_vec_pretty(&entry).map_err(io::Error::from);
             text.and_then(|text| durable::replace(&self.path, &text))
@@ -114,7 +116,7 @@ impl Journal {
     /// Finishes what an entry says.
     fn finish(&mut self, entry: Entry, destination: &dyn Destination) -> Result<(), ExportError> {
         let path = self.path.display();
-        if entry.target != self.target {
+        if entry.target != self.target.to_string() {
             return Err(ExportError::Journal(format!(
                 "the last run was killed while it published files in {}; run it once more with \
                  that --out, or with another --cursor-file",

@@ -73,7 +73,7 @@ pub(super) type Folder = usize;
 pub(super) struct Folders {
     layout: Layout,
     /// By day; where the day is no part of it, under 0.
-    known: HashMap<i64, Vec<(Box<str>, Folder)>>,
+    known: HashMap<i64, HashMap<Box<str>, Folder>>,
     paths: Vec<Arc<str>>,
 }
 
@@ -93,7 +93,7 @@ impl Folders {
             Layout::Split(key) => (0, key.of(keys)),
         };
         let folders = self.known.entry(day).or_default();
-        if let Some((_, folder)) = folders.iter().find(|(known, _)| **known == *value) {
+        if let Some(folder) = folders.get(value) {
             return *folder;
         }
         let path = match self.layout {
@@ -101,7 +101,7 @@ impl Folders {
             Layout::Hive => format!("date={}/{}", date(day), partition("event_type", value)),
             Layout::Split(key) => partition(key.column(), value),
         };
-        folders.push((value.into(), self.paths.len()));
+        folders.insert(value.into(), self.paths.len());
         self.paths.push(path.into());
         self.paths.len() - 1
     }

@@ -43,7 +43,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
@@ -55,12 +55,13 @@ use self::writer::{Shared, Writer};
 use crate::client::{CursorFile, CursorFileError};
 use crate::clock::Timestamp;
 use crate::event_log::{
-    Bounds, Cursor, EventLog, Offset, Partition, Position, ReadError, ReadLimits, Trimmed,
+    Bounds, Cursor, CursorMalformed, EventLog, Offset, Partition, Position, ReadError, ReadLimits,
+    Trimmed,
 };
 use crate::feed::Filter;
 use crate::history::{Read, Reader};
 
-pub use self::destination::{DestinationError, S3Settings, Target};
+pub use self::destination::{DestinationError, MAX_S3_FILE_SIZE, S3Settings, Target};
 pub use self::encoding::{Compression, Format, parquet_schema};
 pub use self::layout::{Key, Layout};
 pub use self::progress::{Progress, Summary};
@@ -101,7 +102,8 @@ pub enum Place {
 /// What becomes of files that are in the destination already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// There may be none.
+    /// There may be none, unless the cursor file holds a cursor: then they are those of the runs
+    /// before.
     Error,
     /// They stay.
     Append,
@@ -157,7 +159,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The log cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Log(#[from] ReadError),
     /// The log cannot be reached any more.
     #[error("nothing came from the log for {SILENCE_LIMIT:?}; check that it can be reached")]
@@ -187,11 +189,16 @@ pub enum ExportError {
         .0.to - .0.from, .0.partition, .0.to
     )]
     Expired(Trimmed),
-    /// The cursor in the cursor file is none.
-    #[error("the cursor is none: {0}")]
-    Cursor(#[from] crate::event_log::CursorMalformed),
+    /// What the cursor file holds is no cursor.
+    #[error("the cursor file {}: {why}; put the cursor back that was in it", .path.display())]
+    Cursor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: CursorMalformed,
+    },
     /// The cursor file cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     CursorFile(#[from] CursorFileError),
     /// What a killed run left cannot be finished.
     #[error("{0}")]
@@ -206,7 +213,7 @@ pub enum ExportError {
     )]
     Foreign(String, String),
     /// The destination cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Destination(#[from] DestinationError),
     /// A file cannot be written.
     #[error("{0}")]
@@ -274,15 +281,20 @@ async fn run_at(
     let bounds = log.bounds().await?;
     let shared = Arc::<Shared>::default();
     let writer = {
-        let (options, shared) = (options.clone(), Arc::clone(&shared));
+        let (mut options, shared) = (options.clone(), Arc::clone(&shared));
         let (progress, runtime) = (Arc::clone(&progress), Handle::current());
         let prepare = move || {
             let cursor_file = options.cursor_file.as_ref().map(CursorFile::open).transpose()?;
             let destination = open(&runtime)?;
             // Finishes what a killed run had begun, before anything is cleared.
             let journal = cursor_file
-                .map(|file| Journal::open(file, options.target.to_string(), &*destination))
+                .map(|file| Journal::open(file, options.target.resolved(), &*destination))
                 .transpose()?;
+            // What the runs before have published is expected.
+            let goes_on = journal.as_ref().is_some_and(|journal| journal.cursor().is_some());
+            if goes_on && options.mode == Mode::Error {
+                options.mode = Mode::Append;
+            }
             Writer::prepare(&options, destination, journal, shared, progress)
         };
         blocking(prepare).await??
@@ -302,10 +314,15 @@ async fn run_at(
     let (work, to_write) = sync_channel(WAITING_CHUNKS);
     let shaper = Shaper::new(&options, start.clone(), shared, Arc::clone(&progress), work);
     let shaping = thread("export-shaper", move || shaper.run(to_shape))?;
-    let writing = thread("export-writer", move || writer.run(&to_write))?;
+    let (alive, writer_is_gone) = oneshot::channel::<()>();
+    let writing = thread("export-writer", move || {
+        let done = writer.run(&to_write);
+        drop(alive);
+        done
+    })?;
 
     let reading = Reading { log, options: &options, start, end, passed, progress: &progress };
-    let read = reading.run(stop).await;
+    let read = reading.run(stop, writer_is_gone).await;
     let threads = blocking(move || (shaping.join(), writing.join())).await?;
     let died = |_| ExportError::Thread("a thread of the export panicked".to_owned());
     // What the writer says is why the shaper stopped, and what both say why the reader did.
@@ -340,14 +357,20 @@ async fn start(
     bounds: &Bounds,
 ) -> Result<Cursor, ExportError> {
     let from = match stored {
-        Some(cursor) => Place::Cursor(Cursor::decode(cursor)?),
+        Some(cursor) => Place::Cursor(Cursor::decode(cursor).map_err(|why| {
+            let path = options.cursor_file.clone().unwrap_or_default();
+            ExportError::Cursor { path, why }
+        })?),
         None => options.from.clone(),
     };
     let time = match &from {
         Place::Cursor(cursor) => cursor.time,
         _ => Timestamp::default(),
     };
-    let position = from.position(log, bounds, options).await?;
+    let mut position = from.position(log, bounds, options).await?;
+    if let Place::Cursor(_) = from {
+        add_new_partitions(&mut position, bounds, options.if_expired)?;
+    }
     Ok(Cursor { epoch: bounds.log, position, time })
 }
 
@@ -373,7 +396,6 @@ fn within(cursor: &Cursor, bounds: &Bounds, expired: Expired) -> Result<Position
         let (found, expected) = (cursor.epoch.to_string(), bounds.log.to_string());
         return Err(ExportError::OtherLog { found, expected });
     }
-    let mut position = cursor.position.clone();
     for (partition, offset) in cursor.position.iter() {
         let (start, end) = (bounds.start.get(partition), bounds.end.get(partition));
         if offset > end {
@@ -383,11 +405,23 @@ fn within(cursor: &Cursor, bounds: &Bounds, expired: Expired) -> Result<Position
             return Err(ExportError::Expired(Trimmed { partition, from: offset, to: start }));
         }
     }
-    // Partitions that were added since are read from their start.
+    Ok(cursor.position.clone())
+}
+
+/// Partitions that were added since the cursor are read from their first record on. What
+/// retention has removed of them was not exported either.
+fn add_new_partitions(
+    position: &mut Position,
+    bounds: &Bounds,
+    expired: Expired,
+) -> Result<(), ExportError> {
     for (partition, start) in bounds.start.iter().skip(position.len()) {
-        position.set(partition, start);
+        if start > 0 && expired == Expired::Fail {
+            return Err(ExportError::Expired(Trimmed { partition, from: 0, to: start }));
+        }
+        position.set(partition, 0);
     }
-    Ok(position)
+    Ok(())
 }
 
 /// The part of the export that reads the log.
@@ -401,8 +435,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads to the end, or until it is told to stop; says whether it was.
-    async fn run(self, stop: impl Future<Output = ()>) -> Result<bool, ExportError> {
+    /// Reads to the end, or until it is told to stop or the writer is gone, which says why; says
+    /// whether it was told to.
+    async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        mut writer_is_gone: oneshot::Receiver<()>,
+    ) -> Result<bool, ExportError> {
         let mut stop = pin!(stop);
         let mut reached = self.start.position.clone();
         if let Some(end) = &self.end {
@@ -421,6 +460,8 @@ impl Reading<'_> {
                 tokio::select! {
                     () = &mut stop => break None,
                     read = &mut next => break Some(read?),
+                    // An export that goes on for ever would learn it with the next event only.
+                    _ = &mut writer_is_gone => return Ok(false),
                     _ = ticks.tick(), if self.end.is_none() => {
                         if self.passed.send(Passed::Tick).await.is_err() {
                             return Ok(false);

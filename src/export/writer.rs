@@ -306,7 +306,7 @@ mod tests {
         let destination =
             destination::open(&target, "me", &S3Settings::default(), runtime.handle()).unwrap();
         let file = CursorFile::open(options.cursor_file.as_ref().unwrap()).unwrap();
-        let journal = Journal::open(file, target.to_string(), &*destination).unwrap();
+        let journal = Journal::open(file, target, &*destination).unwrap();
         let (shared, progress) = (Arc::<Shared>::default(), Arc::default());
         let writer =
             Writer::prepare(&options, destination, Some(journal), Arc::clone(&shared), progress)

@@ -1,8 +1,12 @@
 """`herald export`, the real binary, on logs that servers are writing to."""
 
 import base64
+import http.client
+import http.server
 import json
 import signal
+import socket
+import threading
 import uuid
 
 import duckdb
@@ -422,6 +426,130 @@ def test_the_shell_of_hdfs_shows_the_files(played, tmp_path):
     assert events == played.events()
 
 
+def test_folders_that_a_browser_made_are_no_files(played, tmp_path):
+    prefix = f"test-{uuid.uuid4()}/events"
+    out = Out(destinations.S3(given("s3"), prefix, tmp_path / "mirror"))
+    # An empty object each, whose key ends in a slash.
+    out.destination.files.create_dir(f"{given('s3')['bucket']}/{prefix}/mine")
+    out.export(played.log)
+    assert out.events() == played.events()
+    out.export(played.log, "--mode", "overwrite")
+    assert out.events() == played.events()
+
+
+class Between:
+    """A way to S3 on which the answers to completed uploads get lost, the first `lost` ones."""
+
+    def __init__(self, endpoint, lost):
+        self.completed = 0
+        between, target = self, endpoint.removeprefix("http://")
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def pass_on(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                asked = http.client.HTTPConnection(target, timeout=SECONDS)
+                # Signed with the host as the client knows it.
+                asked.request(self.command, self.path, body, dict(self.headers))
+                answer = asked.getresponse()
+                status, headers, text = answer.status, answer.getheaders(), answer.read()
+                asked.close()
+                if self.command == "POST" and "uploadId=" in self.path:
+                    between.completed += 1
+                    if between.completed <= lost:
+                        status, headers, text = 500, [], b""
+                self.send_response(status)
+                for name, value in headers:
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                        self.send_header(name, value)
+                length = dict(headers).get("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def test_an_upload_whose_completion_was_not_answered_is_completed(played, tmp_path):
+    values = given("s3")
+    out = Out(destinations.S3(values, f"test-{uuid.uuid4()}/events", tmp_path / "mirror"))
+    with Between(values["endpoint"], lost=1) as between:
+        out.destination.env["AWS_ENDPOINT_URL_S3"] = between.url
+        out.export(played.log, "--layout", "flat", "--cursor-file", tmp_path / "cursor")
+        assert between.completed >= 2
+    assert out.events() == played.events()
+
+
+def test_an_upload_that_the_store_has_removed_is_explained(game, tmp_path):
+    values = given("s3")
+    out = Out(destinations.S3(values, f"test-{uuid.uuid4()}/events", tmp_path / "mirror"))
+    cursor, journal = tmp_path / "cursor", tmp_path / "cursor.pending"
+    flags = ["--layout", "flat", "--cursor-file", cursor]
+    game.buy("alice", count=2)
+    out.export(game.log, *flags)
+    game.buy("alice", count=2)
+    # A killed run has left a journal, and its upload was removed since.
+    path = f"part-{uuid.uuid4()}-00000.parquet"
+    multipart = {"id": str(uuid.uuid4()), "parts": ["0" * 32]}
+    pending = {
+        "version": 1,
+        "target": out.destination.url,
+        "before": cursor.read_text().strip(),
+        "after": "never reached",
+        "files": [{"path": path, "bytes": 1000, "place": {"multipart": multipart}}],
+    }
+    journal.write_text(json.dumps(pending))
+    done = out.tries(game.log, *flags)
+    assert done.returncode == 1, done.stderr
+    batch = path.rsplit("-", 1)[0]
+    for said in (path, "lifecycle rule", ".pending", f"{batch}-*"):
+        assert said in done.stderr
+    # What it says to do is right.
+    journal.unlink()
+    out.export(game.log, *flags)
+    assert out.events() == game.events()
+
+
+def test_a_second_signal_ends_it_at_once(played, out, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        out.destination.url = "s3://bucket/events"
+        out.destination.env = {
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+        }
+        for first, second, code in [
+            (signal.SIGTERM, signal.SIGINT, 130),
+            (signal.SIGINT, signal.SIGTERM, 143),
+        ]:
+            with out.runs(played.log, "--cursor-file", tmp_path / "cursor") as process:
+                # It has begun an upload, of which it hears nothing more.
+                silent.settimeout(SECONDS)
+                connection, _ = silent.accept()
+                process.send_signal(first)
+                until(lambda: "second signal" in process.stderr.readline(), "a note")
+                process.send_signal(second)
+                assert process.wait(SECONDS) == code
+                connection.close()
+
+
 # ---- what a later Herald wrote
 
 
@@ -494,7 +622,9 @@ EMBEDDED = ["--data-dir", "nowhere"]
         ([*EMBEDDED, "--layout", "deep"], "deep"),
         ([*EMBEDDED, "--mode", "replace"], "replace"),
         ([*EMBEDDED, "--from", "yesterday"], "earliest"),
-        ([*EMBEDDED, "--to", "tomorrow"], "earliest"),
+        ([*EMBEDDED, "--to", "tomorrow"], "--to: "),
+        ([*EMBEDDED, "--from", "tomorrow"], "--from: "),
+        ([*EMBEDDED, "--kafka-brokers", "127.0.0.1:1"], "--kafka-brokers"),
         ([*EMBEDDED, "--type", "item_bought"], "--type"),
         ([*EMBEDDED, "--player", ""], "--player"),
         ([*EMBEDDED, "--split-by", "player"], "--player"),
@@ -517,12 +647,27 @@ def test_bad_flags_are_refused(out, tmp_path, flags, why):
     assert not out.everything()
 
 
-@pytest.mark.parametrize("url", ["ftp://host/folder", "s3://", "hdfs://", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/folder", "s3://", "hdfs://", "", "s3://bucket/a//b", "hdfs://host/a//b"]
+)
 def test_a_destination_that_is_none_is_refused(played, out, url):
     out.destination.url = url
     done = out.tries(played.log)
     assert done.returncode == 2, done.stderr
     assert "--out" in done.stderr
+
+
+def test_a_file_has_no_more_parts_than_s3_takes(out):
+    out.destination.url = "s3://bucket/events"
+    done = out.tries([*EMBEDDED, "--file-size", "65GiB"])
+    assert done.returncode == 2, done.stderr
+    assert "64GiB" in done.stderr
+
+
+def test_brokers_that_do_not_answer_are_named_once(out):
+    done = out.tries(["--kafka-brokers", "127.0.0.1:1"])
+    assert done.returncode == 3, done.stderr
+    assert "127.0.0.1:1" in done.stderr and "cannot reach" not in done.stderr
 
 
 def test_a_folder_without_a_log_is_refused_and_stays_as_it_is(out, tmp_path):

@@ -77,7 +77,7 @@ pub async fn connect(
         .await
         .map_err(anyhow::Error::from)
         .and_then(|connected| connected)
-        .with_context(|| Unreached(server.to_string()))?;
+        .with_context(|| Unreached(format!("cannot reach {server}")))?;
     let stopping = drivers.stopping();
     drivers.spawn("bench connection", Death::Expected, async move {
         // How it ended is told by the calls that it carried.

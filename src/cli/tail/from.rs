@@ -10,7 +10,7 @@ use crate::proto::stream_events_request::Start;
 
 /// The forms, for `--help` and for those who wrote none of them.
 pub const FORMS: &str = "earliest, latest, a cursor, a time such as 2026-11-21T10:00:00Z, \
-                         or how long ago, such as 15m or 2h";
+                         or how long ago, such as 15m, 2h or 7d";
 
 /// Where to start.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,14 +88,25 @@ mod tests {
             ("2h", at(0, 250_000_000)),
             ("1h 30m", at(1800, 250_000_000)),
             ("3000000h", at(0, 0)),
+            ("100d", at(0, 0)),
         ] {
             assert_eq!(text.parse::<From>().map(|from| from.start(now)), Ok(start), "{text}");
         }
     }
 
     #[test]
+    fn an_age_may_have_days_and_weeks() {
+        for (text, hours) in [("100d", 2400), ("2w", 336), ("1d 12h", 36), ("1w 1d", 192)] {
+            let age = Duration::from_secs(hours * 3600);
+            assert_eq!(text.parse::<From>(), Ok(From::Ago(age)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_start_is_told_all_forms() {
-        for text in ["", "2026-11-21", "2026-13-01T00:00:00Z", "15 parsecs", "15", "0s", "no way"] {
+        for text in
+            ["", "2026-11-21", "2026-13-01T00:00:00Z", "15 parsecs", "15", "0s", "1mo", "no way"]
+        {
             assert_eq!(text.parse::<From>(), Err(format!("write {FORMS}")), "{text}");
         }
     }

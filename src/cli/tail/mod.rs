@@ -43,7 +43,7 @@ const PLAYER: Style = Style::new().bold();
 #[derive(Debug, Args)]
 pub struct Tail {
     /// Where to start: earliest, latest, behind a cursor, at a time such as
-    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m or 2h (by this machine's clock).
+    /// 2026-11-21T10:00:00Z, or so long ago, such as 15m, 2h or 7d (by this machine's clock).
     #[arg(long, value_name = "earliest|latest|CURSOR|TIME", default_value = "latest")]
     from: From,
     /// What to do when retention has removed events behind the cursor, at the start or

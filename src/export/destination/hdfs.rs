@@ -3,13 +3,17 @@
 //! The client reads `HADOOP_CONF_DIR` for what name services and security there are, and
 //! `HADOOP_USER_NAME` for who it is.
 
+use std::fmt::Display;
+use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hdfs_native::client::FileStatus;
 use hdfs_native::file::FileWriter;
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::{
     Destination, DestinationError, SUCCESS, Staged, StagedAt, TEMPORARY, Upload, is_data,
@@ -19,17 +23,75 @@ use super::{
 /// For folders that are made.
 const FOLDER_PERMISSION: u32 = 0o755;
 
+/// How long HDFS may take for one call, or to take [`PIECE_BYTES`]: as long as Hadoop's own
+/// client waits for a socket.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same where a name service is named: a name node whose machine is gone takes the system
+/// two minutes to give up on, and then the other one is asked.
+const SERVICE_CALL_LIMIT: Duration = Duration::from_secs(180);
+
+/// How much is written under one limit.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Why a call has come to nothing.
+enum Failed {
+    Said(HdfsError),
+    Silent(Duration),
+}
+
+impl Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Said(error) => error.fmt(f),
+            Self::Silent(limit) => write!(
+                f,
+                "no answer within {limit:?}; check the address, that the name node and the data \
+                 nodes run, and that they can be reached from here"
+            ),
+        }
+    }
+}
+
+/// Waits for HDFS, and no longer than the limit.
+#[derive(Clone)]
+struct Patience {
+    runtime: Handle,
+    limit: Duration,
+}
+
+impl Patience {
+    fn wait<T>(&self, call: impl Future<Output = Result<T, HdfsError>>) -> Result<T, Failed> {
+        // Timers are made within the runtime only.
+        let done = self.runtime.block_on(async { timeout(self.limit, call).await });
+        done.map_err(|_| Failed::Silent(self.limit))?.map_err(Failed::Said)
+    }
+}
+
 /// See the module.
 pub(super) struct Hdfs {
     client: Client,
     server: String,
     root: String,
     owner: String,
-    runtime: Handle,
+    patience: Patience,
 }
 
 impl Hdfs {
     pub fn open(
+        server: &str,
+        root: &str,
+        owner: &str,
+        runtime: Handle,
+    ) -> Result<Self, DestinationError> {
+        let is_service = !server.trim_start_matches("hdfs://").contains(':');
+        let limit = if is_service { SERVICE_CALL_LIMIT } else { CALL_LIMIT };
+        Self::open_within(limit, server, root, owner, runtime)
+    }
+
+    /// With a limit for each call.
+    fn open_within(
+        limit: Duration,
         server: &str,
         root: &str,
         owner: &str,
@@ -43,7 +105,7 @@ impl Hdfs {
             server: server.to_owned(),
             root: root.to_owned(),
             owner: owner.to_owned(),
-            runtime,
+            patience: Patience { runtime, limit },
         };
         hdfs.make_folder(root)?;
         Ok(hdfs)
@@ -57,23 +119,23 @@ impl Hdfs {
         &'a self,
         doing: &'a str,
         path: &'a str,
-    ) -> impl Fn(HdfsError) -> DestinationError + 'a {
+    ) -> impl Fn(Failed) -> DestinationError + 'a {
         move |error| DestinationError::new(format!("cannot {doing} {}{path}", self.server), error)
     }
 
     fn make_folder(&self, folder: &str) -> Result<(), DestinationError> {
         let made = self.client.mkdirs(folder, FOLDER_PERMISSION, true);
-        self.runtime.block_on(made).map_err(self.failed("make", folder))
+        self.patience.wait(made).map_err(self.failed("make", folder))
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.runtime.block_on(self.client.get_file_info(path)).is_ok()
+        self.patience.wait(self.client.get_file_info(path)).is_ok()
     }
 
     fn delete(&self, path: &str) -> Result<(), DestinationError> {
-        match self.runtime.block_on(self.client.delete(path, true)) {
+        match self.patience.wait(self.client.delete(path, true)) {
             // That it was not there is as good.
-            Ok(_) | Err(HdfsError::FileNotFound(_)) => Ok(()),
+            Ok(_) | Err(Failed::Said(HdfsError::FileNotFound(_))) => Ok(()),
             Err(error) => Err(self.failed("remove", path)(error)),
         }
     }
@@ -81,8 +143,13 @@ impl Hdfs {
 
 impl Destination for Hdfs {
     fn files(&self) -> Result<Vec<String>, DestinationError> {
-        let listed = self.runtime.block_on(self.client.list_status(&self.root, true));
-        let listed = listed.map_err(self.failed("list", &self.root))?;
+        let folder = self.client.list_status_iter(&self.root, true);
+        let mut listed = Vec::new();
+        // A large one takes many calls.
+        let next = || self.patience.wait(async { folder.next().await.transpose() });
+        while let Some(file) = next().map_err(self.failed("list", &self.root))? {
+            listed.push(file);
+        }
         let below = |file: FileStatus| {
             let name = file.path.strip_prefix(&self.root)?.trim_start_matches('/');
             (!file.isdir && is_data(name)).then(|| name.to_owned())
@@ -94,10 +161,10 @@ impl Destination for Hdfs {
         let name = temporary_name(&self.owner, path);
         let at = self.at(&name);
         let created = self.client.create(&at, WriteOptions::default());
-        let file = self.runtime.block_on(created).map_err(self.failed("write", &at))?;
+        let file = self.patience.wait(created).map_err(self.failed("write", &at))?;
         let at = format!("{}{at}", self.server);
-        let runtime = self.runtime.clone();
-        Ok(Box::new(Writing { file, runtime, at, path: path.to_owned(), name, bytes: 0 }))
+        let patience = self.patience.clone();
+        Ok(Box::new(Writing { file, patience, at, path: path.to_owned(), name, bytes: 0 }))
     }
 
     fn publish(&self, file: &Staged) -> Result<(), DestinationError> {
@@ -108,7 +175,7 @@ impl Destination for Hdfs {
         if let Some((folder, _)) = to.rsplit_once('/') {
             self.make_folder(folder)?;
         }
-        let renamed = self.runtime.block_on(self.client.rename(&from, &to, false));
+        let renamed = self.patience.wait(self.client.rename(&from, &to, false));
         match renamed {
             Err(_) if !self.exists(&from) && self.exists(&to) => Ok(()),
             renamed => renamed.map_err(self.failed("rename a file to", &to)),
@@ -130,7 +197,7 @@ impl Destination for Hdfs {
         let all = self.at(TEMPORARY);
         self.delete(&format!("{all}/{}", self.owner))?;
         // It stays where another export has something in it.
-        let _ = self.runtime.block_on(self.client.delete(&all, false));
+        let _ = self.patience.wait(self.client.delete(&all, false));
         Ok(())
     }
 
@@ -139,7 +206,7 @@ impl Destination for Hdfs {
         self.unmark_success()?;
         let at = self.at(SUCCESS);
         let mark = async { self.client.create(&at, WriteOptions::default()).await?.close().await };
-        self.runtime.block_on(mark).map_err(self.failed("write", &at))
+        self.patience.wait(mark).map_err(self.failed("write", &at))
     }
 
     fn unmark_success(&self) -> Result<(), DestinationError> {
@@ -149,7 +216,7 @@ impl Destination for Hdfs {
 
 struct Writing {
     file: FileWriter,
-    runtime: Handle,
+    patience: Patience,
     at: String,
     path: String,
     name: String,
@@ -158,19 +225,50 @@ struct Writing {
 
 impl Upload for Writing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes += bytes.len() as u64;
-        let written = self.file.write_bytes(Bytes::copy_from_slice(bytes));
-        self.runtime.block_on(written).map(drop).map_err(io::Error::other)
+        for piece in bytes.chunks(PIECE_BYTES) {
+            self.bytes += piece.len() as u64;
+            let written = self.file.write_bytes(Bytes::copy_from_slice(piece));
+            self.patience
+                .wait(written)
+                .map_err(|error| io::Error::other(format!("{}: {error}", self.at)))?;
+        }
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<Staged, DestinationError> {
-        let done = async {
-            self.file.hsync().await?;
-            self.file.close().await
-        };
-        self.runtime
-            .block_on(done)
-            .map_err(|error| DestinationError::new(format!("cannot write {}", self.at), error))?;
+        let failed = |error| DestinationError::new(format!("cannot write {}", self.at), error);
+        match self.patience.wait(self.file.hsync()) {
+            // Of erasure-coded files HDFS syncs nothing, Hadoop's own client neither; such a file
+            // is on all of its data nodes when it is closed.
+            Ok(()) | Err(Failed::Said(HdfsError::UnsupportedFeature(_))) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        self.patience.wait(self.file.close()).map_err(failed)?;
         Ok(Staged { path: self.path, bytes: self.bytes, place: StagedAt::Temporary(self.name) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// How long a test waits that would wait for ever if something were wrong.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_name_node_that_never_answers_is_not_waited_for_for_ever() {
+        // Connections come about, as the kernel keeps them, and that is all.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("hdfs://{}", listener.local_addr().unwrap());
+        let (limit, handle) = (Duration::from_millis(200), Handle::current());
+        let opened = tokio::task::spawn_blocking(move || {
+            Hdfs::open_within(limit, &server, "/events", "once", handle).map(drop)
+        });
+        let said = timeout(LONG, opened).await.unwrap().unwrap().unwrap_err().to_string();
+        assert!(said.contains("no answer within 200ms; check the address"), "{said}");
+        assert!(said.starts_with("cannot make hdfs://127.0.0.1:"), "{said}");
+        drop(listener);
     }
 }

@@ -17,7 +17,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-pub use s3::Settings as S3Settings;
+pub use s3::{MAX_FILE_SIZE as MAX_S3_FILE_SIZE, Settings as S3Settings};
 
 /// Where files are until they are published: below the destination, under names that no reader
 /// of Parquet takes for data, each export's in a folder of its own. Not `_temporary`, which is
@@ -59,6 +59,11 @@ impl FromStr for Target {
             };
         };
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Stores take them for names of their own, or leave them out, each as it likes.
+        let given = path.strip_suffix('/').unwrap_or(path);
+        if scheme != "file" && !given.is_empty() && given.split('/').any(str::is_empty) {
+            return Err("has // in its path; write the path with single slashes".to_owned());
+        }
         let path = path.trim_matches('/');
         if path.split('/').any(|part| [".", ".."].contains(&part)) {
             return Err("has . or .. in it; write the path without".to_owned());
@@ -73,6 +78,20 @@ impl FromStr for Target {
             "hdfs" => Err("write hdfs://HOST:PORT/FOLDER".to_owned()),
             "file" => Ok(Self::Local(PathBuf::from(format!("/{path}")))),
             _ => Err("write a folder, s3://BUCKET/PREFIX or hdfs://HOST:PORT/FOLDER".to_owned()),
+        }
+    }
+}
+
+impl Target {
+    /// The same for all names of the same place, as far as this machine can tell: a folder that
+    /// is there by its path from the root, without links.
+    pub(super) fn resolved(&self) -> Self {
+        match self {
+            Self::Local(path) => {
+                let known = path.canonicalize().or_else(|_| std::path::absolute(path));
+                Self::Local(known.unwrap_or_else(|_| path.clone()))
+            }
+            elsewhere => elsewhere.clone(),
         }
     }
 }
@@ -229,6 +248,10 @@ mod tests {
         assert_eq!(parse("hdfs://n:9000/x/y"), Ok(hdfs));
         for wrong in ["", "s3://", "hdfs://n:9000", "gs://b/x", "s3://b/../c", "hdfs:///x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        // object_store would list s3://b/a/b, and so find nothing that has to be spared.
+        for wrong in ["s3://b/a//b", "s3://b//a", "s3://b/a//", "hdfs://n:9000/a//b"] {
+            assert!(parse(wrong).unwrap_err().contains("single slashes"), "{wrong}");
         }
     }
 }

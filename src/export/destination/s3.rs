@@ -13,7 +13,7 @@ use futures_util::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
-use object_store::{ClientOptions, Error, ObjectStore as _, ObjectStoreExt as _, PutPayload};
+use object_store::{Error, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutPayload};
 use tokio::runtime::Handle;
 
 use super::{Destination, DestinationError, SUCCESS, Staged, StagedAt, Upload, is_data};
@@ -21,6 +21,10 @@ use super::{Destination, DestinationError, SUCCESS, Staged, StagedAt, Upload, is
 /// How long each part is but the last: a file may have 10,000 of them.
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const PART_BYTES: usize = 8 << 20;
+
+/// The most that files may be told to have: 78 GiB make 10,000 parts, and a file gets somewhat
+/// longer than it was told.
+pub const MAX_FILE_SIZE: u64 = 64 << 30;
 
 /// What is known of the store beside its name: variables that begin with `AWS_`, by name.
 #[derive(Clone, Default)]
@@ -31,6 +35,26 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
+}
+
+/// What reaches a bucket.
+fn builder(bucket: &str, settings: &Settings) -> AmazonS3Builder {
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
+    // Those that are empty are as good as none, as for the AWS tools.
+    for (name, value) in settings.0.iter().filter(|(_, value)| !value.is_empty()) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    // The one for S3 alone wins over the one for all services.
+    let endpoint = builder
+        .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
+        .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
+    // Who writes an address without encryption means it.
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        builder = builder.with_allow_http(true);
+    }
+    builder
 }
 
 /// See the module.
@@ -48,19 +72,7 @@ impl S3 {
         settings: &Settings,
         runtime: Handle,
     ) -> Result<Self, DestinationError> {
-        let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
-        let mut plain = false;
-        for (name, value) in &settings.0 {
-            if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
-                plain |= key == AmazonS3ConfigKey::Endpoint && value.starts_with("http://");
-                builder = builder.with_config(key, value);
-            }
-        }
-        // Who writes an address without encryption means it.
-        if plain {
-            builder = builder.with_client_options(ClientOptions::new().with_allow_http(true));
-        }
-        let store = builder.build().map_err(|error| {
+        let store = builder(bucket, settings).build().map_err(|error| {
             DestinationError::new(format!("cannot use the bucket {bucket}"), error)
         })?;
         let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
@@ -95,28 +107,62 @@ impl S3 {
         })
     }
 
+    /// Whether what is listed is the mark of a folder, as consoles and file browsers make them:
+    /// an empty object whose key ends in a slash, which the list of the store's client leaves
+    /// out. So nothing is at the name without it.
+    fn is_folder(&self, listed: &ObjectMeta) -> Result<bool, DestinationError> {
+        if listed.size > 0 {
+            return Ok(false);
+        }
+        match self.runtime.block_on(self.store.head(&listed.location)) {
+            Err(Error::NotFound { .. }) => Ok(true),
+            found => found.map(|_| false).map_err(self.failed("look at", &listed.location)),
+        }
+    }
+
     fn failed<'a>(
         &'a self,
         doing: &'a str,
         path: &'a Path,
     ) -> impl Fn(Error) -> DestinationError + 'a {
-        move |error| {
-            DestinationError::new(format!("cannot {doing} s3://{}/{path}", self.bucket), error)
-        }
+        move |error| self.cannot(doing, path, error)
     }
+
+    fn cannot(&self, doing: &str, path: &Path, why: impl ToString) -> DestinationError {
+        DestinationError::new(format!("cannot {doing} s3://{}/{path}", self.bucket), why)
+    }
+}
+
+/// What to do about a file whose upload the store no longer has. Its rows are still where the
+/// cursor is, behind which no file of the same batch may stay.
+fn gone(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let batch = name.rsplit_once('-').map_or(name, |(batch, _)| batch);
+    format!(
+        "the store no longer has the upload, and nothing is at this name: uploads that are not \
+         completed are removed by a lifecycle rule, or by whoever tidies up, and the rows of this \
+         file are gone with it. Without a cursor file, export again. With one, remove the file \
+         beside it that ends in .pending, and every {batch}-* that is in --out: the next run \
+         exports those rows again, as far as the log still has them"
+    )
 }
 
 impl Destination for S3 {
     fn files(&self) -> Result<Vec<String>, DestinationError> {
         let root = self.at("");
         let listed = self.store.list((!self.prefix.is_empty()).then_some(&root));
-        let listed = listed.map_ok(|file| file.location.to_string()).try_collect::<Vec<_>>();
-        let names = self.runtime.block_on(listed).map_err(self.failed("list", &root))?;
-        let below = |name: String| {
-            let name = name.strip_prefix(&self.prefix)?.trim_start_matches('/');
-            is_data(name).then(|| name.to_owned())
-        };
-        Ok(names.into_iter().filter_map(below).collect())
+        let listed = self.runtime.block_on(listed.try_collect::<Vec<_>>());
+        let mut names = Vec::new();
+        for file in listed.map_err(self.failed("list", &root))? {
+            let name = file.location.as_ref().strip_prefix(&self.prefix);
+            let name = name.map(|name| name.trim_start_matches('/')).filter(|name| is_data(name));
+            if let Some(name) = name
+                && !self.is_folder(&file)?
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Upload>, DestinationError> {
@@ -134,6 +180,9 @@ impl Destination for S3 {
         // An upload that was completed is no longer there.
         match self.runtime.block_on(self.store.head(&at)) {
             Ok(found) if found.size == file.bytes => Ok(()),
+            Err(Error::NotFound { .. }) if matches!(error, Error::NotFound { .. }) => {
+                Err(self.cannot("complete", &at, gone(&file.path)))
+            }
             _ => Err(self.failed("complete", &at)(error)),
         }
     }
@@ -238,18 +287,22 @@ impl Drop for Writing {
 /// Without it the tests are left out, unless `REQUIRE_S3=1`.
 #[cfg(test)]
 mod tests {
-    use std::env;
-
+    use object_store::ClientConfigKey;
     use tokio::runtime::Runtime;
     use uuid::Uuid;
 
     use super::*;
 
+    #[allow(clippy::disallowed_methods, reason = "tests are told where the store is")]
+    fn variable(name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
     /// A prefix that no other test has.
     fn store(runtime: &Runtime) -> Option<S3> {
-        let given = |name: &str| env::var(format!("TEST_S3_{name}"));
-        let Ok(bucket) = given("BUCKET") else {
-            assert_ne!(env::var("REQUIRE_S3").as_deref(), Ok("1"), "TEST_S3_BUCKET names none");
+        let given = |name: &str| variable(&format!("TEST_S3_{name}"));
+        let Some(bucket) = given("BUCKET") else {
+            assert_ne!(variable("REQUIRE_S3").as_deref(), Some("1"), "TEST_S3_BUCKET names none");
             eprintln!("left out: TEST_S3_BUCKET names no bucket");
             return None;
         };
@@ -293,5 +346,30 @@ mod tests {
         assert_eq!(s3.files().unwrap(), ["file"]);
         s3.remove("file").unwrap();
         assert!(s3.publish(&staged).is_err(), "it cannot be published, and nobody is told");
+    }
+
+    fn value(settings: &[(&str, &str)], key: AmazonS3ConfigKey) -> Option<String> {
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        builder("b", &Settings(settings.collect())).get_config_value(&key)
+    }
+
+    #[test]
+    fn an_address_without_encryption_leaves_the_other_settings_as_they_are() {
+        let plain = ("AWS_ENDPOINT_URL", "http://s3:9000");
+        let (safe, for_s3) =
+            (("AWS_ENDPOINT_URL", "https://x"), ("AWS_ENDPOINT_URL_S3", "http://y"));
+        let proxy = ("AWS_PROXY_URL", "http://proxy:3128");
+        let allow = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+        let proxy_key = AmazonS3ConfigKey::Client(ClientConfigKey::ProxyUrl);
+        assert_eq!(value(&[proxy, plain], proxy_key).as_deref(), Some(proxy.1));
+        for (settings, allowed) in [
+            (&[plain, proxy][..], "true"),
+            (&[safe, for_s3], "true"),
+            (&[safe], "false"),
+            (&[plain, ("AWS_ENDPOINT_URL_S3", "https://z")], "false"),
+            (&[plain, ("AWS_ENDPOINT_URL_S3", "")], "true"),
+        ] {
+            assert_eq!(value(settings, allow).as_deref(), Some(allowed), "{settings:?}");
+        }
     }
 }

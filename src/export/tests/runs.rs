@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::super::destination::{self, Destination, Staged, Upload};
 use super::super::*;
@@ -17,6 +19,9 @@ use super::*;
 use crate::domain::Violations;
 use crate::event_log::memory::MemoryLog;
 use crate::proto::EventFilter;
+
+/// How long a test waits that would wait for ever if something were wrong.
+const LONG: Duration = Duration::from_secs(60);
 
 fn options(out: &Path) -> Options {
     Options {
@@ -241,7 +246,7 @@ async fn an_export_that_follows_publishes_by_age_and_when_it_is_stopped() {
     let out = folder.path().join("out");
     let log = log_of(10);
     let options = Options { to: None, file_age: Duration::from_millis(1), ..incremental(&out) };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop, stopped) = oneshot::channel::<()>();
     let following = run(Arc::clone(&log) as Arc<dyn EventLog>, options, Arc::default(), async {
         drop(stopped.await)
     });
@@ -256,7 +261,8 @@ async fn an_export_that_follows_publishes_by_age_and_when_it_is_stopped() {
         push(&log, 20..30);
         stop.send(()).unwrap();
     };
-    let (summary, ()) = tokio::join!(following, watching);
+    let both = async { tokio::join!(following, watching) };
+    let (summary, ()) = timeout(LONG, both).await.expect("the rows are published");
     assert!(summary.unwrap().interrupted);
     // Whether the last ones were read before the end or not: the next run has them.
     export(&log, incremental(&out)).await.unwrap();
@@ -432,6 +438,120 @@ async fn an_export_that_dies_at_any_step_is_finished_by_the_next() {
     assert!(deaths > 60, "{deaths} deaths");
 }
 
+/// The log has one partition more than the cursor knows, and retention was faster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_partition_that_was_added_and_trimmed_is_missing_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let log = log_of(9);
+    export(&log, incremental(&out)).await.unwrap();
+    // Where nothing was removed of it, it is read from its start.
+    let added = log.add_partition();
+    log.push(added, event(100, payloads().remove(0)).encode_to_vec());
+    assert_eq!(export(&log, incremental(&out)).await.unwrap().events, 1);
+
+    let added = log.add_partition();
+    for id in 101..104 {
+        log.push(added, event(id, payloads().remove(0)).encode_to_vec());
+    }
+    log.trim(added, 2);
+    let gone = export(&log, incremental(&out)).await.unwrap_err();
+    let ExportError::Expired(gone) = gone else { panic!("{gone}") };
+    assert_eq!((gone.partition, gone.from, gone.to), (added, 0, 2));
+    let forgiving = Options { if_expired: Expired::Earliest, ..incremental(&out) };
+    let summary = export(&log, forgiving).await.unwrap();
+    assert_eq!((summary.events, summary.missing), (1, 2));
+    // Who starts at the oldest event misses nothing.
+    let anew = folder.path().join("anew");
+    assert_eq!(export(&log, options(&anew)).await.unwrap().missing, 0);
+    // And the end of an export may be before it.
+    let end = Options {
+        to: Some(Place::Cursor(Cursor::decode(&summary.cursor).unwrap())),
+        ..options(&folder.path().join("end"))
+    };
+    log.add_partition();
+    export(&log, end).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_mode_error_is_for_the_first_run_of_a_cursor_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let log = log_of(9);
+    let strict = Options { mode: Mode::Error, ..incremental(&out) };
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let refused = export(&log, strict.clone()).await.unwrap_err();
+    assert!(matches!(refused, ExportError::NotEmpty(_)), "{refused}");
+    fs::remove_file(out.join("notes.txt")).unwrap();
+    for round in 1..4 {
+        export(&log, strict.clone()).await.unwrap();
+        assert_eq!(places(&out), all(&log));
+        push(&log, round * 9..(round + 1) * 9);
+    }
+}
+
+/// Errors are printed with what is behind them, which is nothing that was said before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_error_is_said_once_and_names_the_cursor_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let cursor = folder.path().join("out.cursor");
+    let log = log_of(1);
+    for (text, said) in [("", "is empty"), ("garbage", "damaged"), ("two words", "no cursor")] {
+        fs::write(&cursor, text).unwrap();
+        let error = export(&log, incremental(&out)).await.unwrap_err();
+        let error = format!("{:#}", anyhow::Error::from(error));
+        assert_eq!(error.matches(said).count(), 1, "{error}");
+        assert_eq!(error.matches("out.cursor").count(), 1, "{error}");
+    }
+    let file = folder.path().join("file");
+    fs::write(&file, "no folder").unwrap();
+    let error = export(&log, options(&file)).await.unwrap_err();
+    let error = format!("{:#}", anyhow::Error::from(error));
+    assert_eq!(error.matches("cannot use the folder").count(), 1, "{error}");
+}
+
+/// Years that JSON has no form for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_time_that_json_cannot_say_is_in_the_bytes_of_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let log = log_of(1);
+    let mut late = event(7, payloads().remove(0));
+    let time = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
+    late.accept_time = time(253_402_300_800, 0);
+    log.push(0, late.encode_to_vec());
+    let mut early = event(8, payloads().remove(1));
+    let origin = early.origin.as_mut().unwrap();
+    origin.client_context.as_mut().unwrap().client_time = time(i64::MIN, -1);
+    log.push(0, early.encode_to_vec());
+    let mut last = event(9, payloads().remove(1));
+    last.accept_time = time(253_402_300_799, 999_999_999);
+    log.push(0, last.encode_to_vec());
+
+    let options =
+        Options { format: Format::JsonLines, compression: Compression::None, ..options(&out) };
+    export(&log, options).await.unwrap();
+    let name = files(&out).into_iter().find(|name| name.ends_with(".jsonl")).unwrap();
+    let text = fs::read_to_string(out.join(name)).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    use base64::Engine as _;
+    let raw = |line: &serde_json::Value| {
+        base64::engine::general_purpose::STANDARD.decode(line["rawValue"].as_str().unwrap())
+    };
+    assert_eq!(lines.len(), 4);
+    assert_eq!(raw(&lines[1]).unwrap(), late.encode_to_vec());
+    assert!(lines[1]["event"].get("acceptTime").is_none());
+    assert_eq!(lines[1]["event"]["eventType"], late.event_type);
+    assert_eq!(raw(&lines[2]).unwrap(), early.encode_to_vec());
+    let context = &lines[2]["event"]["origin"]["clientContext"];
+    assert_eq!((context.get("clientTime"), &context["platform"]), (None, &"ios".into()));
+    assert_eq!(lines[3]["event"]["acceptTime"], "9999-12-31T23:59:59.999999999Z");
+    assert!(lines[3].get("rawValue").is_none());
+}
+
 /// Killed behind the new cursor, and before the journal was removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_journal_that_was_done_is_not_done_again() {
@@ -465,6 +585,16 @@ async fn a_journal_that_was_done_is_not_done_again() {
     export(&log, options.clone()).await.unwrap();
     assert_eq!(places(&out), all(&log));
     assert!(!pending_path.exists());
+
+    // The same folder has many names.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&out, &link).unwrap();
+    for name in [link, folder.path().join(".").join("out/"), out.join("../out")] {
+        fs::write(&pending_path, entry.clone().unwrap()).unwrap();
+        let target = Target::Local(name);
+        export(&log, Options { target, ..options.clone() }).await.unwrap();
+        assert!(!pending_path.exists());
+    }
 
     // With another cursor nobody knows what is meant.
     push(&log, 12..13);
