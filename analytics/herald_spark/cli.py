@@ -166,7 +166,7 @@ def topic_of(spark, options):
         with open(options.kafka_config_file, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
         config = pairs([each for each in lines if each and each[0] != "#"], "--kafka-config-file")
-    config |= pairs(options.kafka_config, "--kafka-config")
+    config.update(pairs(options.kafka_config, "--kafka-config"))
     return topics.Topic(spark, options.kafka_brokers, options.topic, config)
 
 

@@ -234,3 +234,32 @@ def test_the_enums_of_the_schema_are_known(descriptor_set, spark):
                 yield from found(field.type_name, [*path, field.name])
 
     assert dict(found(".game.v1.GameEvent")) == events.ENUM_DEFAULTS
+
+
+def test_a_report_counts_what_happened(jobs, kafka, pb):
+    def guild(kind, player, name):
+        event = harness.event(pb, player, name)
+        if kind == "left":
+            event.event_type = "guild_left"
+            event.guild_left.guild_id = name
+        return event
+
+    bought = full(pb, "a<b>$x$")
+    refund = pb.GameEvent(event_id="refund", event_type="purchase_refunded", player_id="zoë")
+    refund.purchase_refunded.item_id = "sword"
+    refund.purchase_refunded.quantity = 1
+    moves = [
+        guild("joined", "alice", "owls"), guild("joined", "bob", "owls"),
+        guild("joined", "alice", "foxes"), guild("left", "bob", "owls"),
+        guild("joined", "carol", "owls"),
+    ]  # fmt: skip
+    kafka.put_events(jobs.topic, 1, [bought, refund, *moves])
+    out = jobs.folder / "report"
+    jobs.run("report", "--out", out, "--every", "1h")
+    page = (out / "index.html").read_text()
+    assert "<td>sword</td><td>2</td>" in page
+    assert "<td>owls</td><td>1</td>" in page and "<td>foxes</td><td>1</td>" in page
+    assert f"<td>a&lt;b&gt;$x$</td><td>{1 << 40}</td><td>1</td>" in page
+    for name in ("purchases", "guilds", "players"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f'src="{name}.png"' in page
