@@ -23,7 +23,7 @@ import running
 import spark_jobs
 
 SIZES = {
-    "small": {"kills": 2, "mixed": 20, "purchases": 400, "batch_records": 150},
+    "small": {"kills": 2, "mixed": 20, "purchases": 400, "batch_records": 500},
     "full": {"kills": 12, "mixed": 100, "purchases": 20_000, "batch_records": 4_000},
 }
 
