@@ -12,7 +12,8 @@ import running
 NAMES = ["cluster", "outage", "kafka_feed", "half_open", "page", "kafka_throughput"]
 NAMES += ["kafka_kill9", "kafka_writes", "exactly_once", "two_writers", "restart", "request_index"]
 NAMES += ["export_kill9", "export", "replay", "latency", "fanout", "writes", "kill9"]
-NAMES += ["export_speed", "throughput"]
+# These wait for the cores, and not for a Kafka.
+NAMES += ["export_speed", "throughput", "spark_extract"]
 
 # They mostly wait for a Kafka, so that two at a time take little longer than one.
 AT_A_TIME = 2

@@ -15,6 +15,8 @@ kafka_version=4.1.0
 compose_version=2.29.7
 versitygw_version=1.8.0
 hadoop_version=3.4.2
+# That of pyspark in tests/python/requirements.txt.
+spark_version=3.4.1
 
 # die MESSAGE: ends the script.
 die() {
@@ -103,6 +105,15 @@ install_hdfs() {
         artifacts+=("org.apache.hadoop:$artifact:$hadoop_version")
     done
     install_jars hdfs "$1" "${artifacts[@]}"
+}
+
+# Spark itself comes with pyspark; what reads Kafka and protobuf does not.
+install_spark_connectors() {
+    local artifact artifacts=()
+    for artifact in spark-sql-kafka-0-10 spark-protobuf; do
+        artifacts+=("org.apache.spark:${artifact}_2.12:$spark_version")
+    done
+    install_jars spark "$1" "${artifacts[@]}"
 }
 
 # It wants a newer Go than the rest, which Go 1.21 fetches by itself where it may.
@@ -240,6 +251,17 @@ ensure_hdfs() {
     need mvn maven
     install_once "$tools/hdfs-$hadoop_version" install_hdfs
     hdfs_classpath="$tools/hdfs-$hadoop_version/jars/*"
+}
+
+# Sets $spark_jars to Spark's connectors to Kafka and protobuf, separated by commas.
+ensure_spark_connectors() {
+    need java default-jre-headless
+    need mvn maven
+    install_once "$tools/spark-connectors-$spark_version" install_spark_connectors
+    local jars="$tools/spark-connectors-$spark_version/jars"
+    # What else they name is in Spark.
+    spark_jars=$(printf '%s,' "$jars"/{spark-sql-kafka,spark-token,spark-protobuf,kafka-clients,commons-pool2}*.jar)
+    spark_jars=${spark_jars%,}
 }
 
 # ensure_command NAME: puts NAME on the PATH, if need be from Debian's package of that name.

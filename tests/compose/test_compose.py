@@ -38,12 +38,17 @@ def run(*command, **options):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def services():
+def composed(*flags):
     """The services, as Docker Compose understands them. scripts/test sets COMPOSE."""
     compose = shlex.split(os.environ.get("COMPOSE", "docker compose"))
     file = running.REPOSITORY / "docker-compose.yml"
-    return json.loads(run(*compose, "--file", file, "config", "--format", "json"))["services"]
+    words = [*compose, "--file", file, *flags, "config", "--format", "json"]
+    return json.loads(run(*words))["services"]
+
+
+@pytest.fixture(scope="module")
+def services():
+    return composed()
 
 
 def listeners(text):

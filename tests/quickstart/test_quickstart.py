@@ -34,7 +34,7 @@ BLOCKS = [
 ASSIGNMENT = re.compile(r"\w+=\$\(")
 
 
-def run(statements, folder, environment):
+def run(statements, folder, environment, seconds=SECONDS):
     """Runs the statements in one shell; the output of each."""
     (folder / "home").mkdir()
     outputs = [folder / f"output-{number}" for number in range(len(statements))]
@@ -42,7 +42,7 @@ def run(statements, folder, environment):
     for (statement, _), output in zip(statements, outputs):
         script += f"exec >'{output}' 2>&1\n{statement}"
     done = subprocess.run(
-        ["bash"], input=script, text=True, cwd=folder, env=environment, timeout=SECONDS
+        ["bash"], input=script, text=True, cwd=folder, env=environment, timeout=seconds
     )
     said = [output.read_text() if output.exists() else None for output in outputs]
     if done.returncode != 0:
