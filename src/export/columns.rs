@@ -43,7 +43,7 @@ pub(super) fn time_type() -> DataType {
 
 /// A builder for a column of that type.
 pub(super) fn time_builder() -> TimestampMicrosecondBuilder {
-    TimestampMicrosecondBuilder::new().with_timezone(UTC)
+    TimestampMicrosecondBuilder::with_capacity(0).with_timezone(UTC)
 }
 
 /// Why bytes cannot be put into columns.
@@ -307,12 +307,13 @@ impl Column {
                 Values::Time(time_builder())
             }
             Kind::Message(message) => Values::Message(Box::new(Message::new(&message)?)),
-            Kind::String => Values::Text(BinaryBuilder::new()),
-            Kind::Bytes => Values::Bytes(BinaryBuilder::new()),
-            Kind::Enum(names) => Values::Enum(names, BinaryBuilder::new()),
-            Kind::Bool => Values::Bool(BooleanBuilder::new()),
-            Kind::Int32 => Values::Int32(Int32Builder::new()),
-            Kind::Int64 => Values::Int64(Int64Builder::new()),
+            // All begin with nothing: there may be a hundred folders, and most columns stay empty.
+            Kind::String => Values::Text(BinaryBuilder::with_capacity(0, 0)),
+            Kind::Bytes => Values::Bytes(BinaryBuilder::with_capacity(0, 0)),
+            Kind::Enum(names) => Values::Enum(names, BinaryBuilder::with_capacity(0, 0)),
+            Kind::Bool => Values::Bool(BooleanBuilder::with_capacity(0)),
+            Kind::Int32 => Values::Int32(Int32Builder::with_capacity(0)),
+            Kind::Int64 => Values::Int64(Int64Builder::with_capacity(0)),
             _ => return Err(unfit()),
         };
         Ok(Self { values, has_presence: field.supports_presence() })
