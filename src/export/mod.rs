@@ -14,8 +14,8 @@
 //!   at. With a cursor file each run goes on where the last one ended, and a run that is killed
 //!   at any moment neither loses nor doubles a row: see `journal`. Without one, all files of a
 //!   run are published at its end.
-//! * **Bounded memory**, whatever is exported (docs/export.md has figures): rows that wait, files that are being written and what lies between the threads
-//!   have a bound each.
+//! * **Bounded memory**, whatever is exported: rows that wait, files that are being written and
+//!   what lies between the threads have a bound each. `docs/export.md` has figures.
 //!
 //! # What it may not know
 //!
