@@ -1,12 +1,15 @@
 //! `herald export`: from the log to files that every data tool reads.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -234,7 +237,7 @@ impl Export {
     ) -> anyhow::Result<Exit> {
         let begun = Instant::now();
         let log = open(log).await?;
-        let bar = ProgressBar::new(0);
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         let progress = Arc::new(Progress::default());
         let mut exit = Exit::Done;
         let stop = async {
@@ -520,6 +523,9 @@ impl Signals {
 /// Draws how far it is, on a terminal; never ends.
 async fn draw(bar: &ProgressBar, progress: &Progress) {
     let mut ticks = interval(DRAWN_EVERY);
+    // The first one comes at once, when nothing is known yet.
+    ticks.tick().await;
+    bar.set_style(style("{spinner} {human_pos} records, {rate}, {msg}"));
     let mut bounded = false;
     loop {
         ticks.tick().await;
@@ -530,18 +536,25 @@ async fn draw(bar: &ProgressBar, progress: &Progress) {
             bounded = true;
             bar.set_length(total);
             bar.set_style(style(
-                "{bar:40} {percent}% {human_pos}/{human_len} records, {per_sec}, {eta} left, {msg}",
+                "{bar:40} {percent}% {human_pos}/{human_len} records, {rate}, {eta} left, {msg}",
             ));
-        } else if total.is_none() && !bounded {
-            bar.set_style(style("{spinner} {human_pos} records, {per_sec}, {msg}"));
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        } else if total.is_none() && bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        bar.set_position(passed);
         bar.set_message(format!("{} rows", HumanCount(progress.rows())));
+        bar.set_position(passed);
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is well formed")
+    let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+        // Nobody can do anything about it.
+        let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64));
+    };
+    ProgressStyle::with_template(template)
+        .expect("the template is well formed")
+        .with_key("rate", rate)
 }
 
 /// What a command ends with that failed in an export.
