@@ -26,6 +26,10 @@ SHOWN = {
 }
 
 
+# The counts of a span with no records in it.
+NOTHING = {"records": 0, "undecodable": 0, "duplicates": 0}
+
+
 @dataclasses.dataclass
 class Source:
     """Where events come from. `records` is None where it is files, whose rows are taken as they
@@ -84,7 +88,7 @@ def extract(source, out, mode, layout, descriptor_set, change):
     """Writes what `change` makes of the events, and beside it what is no event. Returns counts."""
     if source.records is None or not source.span.records():
         files.write(change(source.events), out, mode, layout)
-        return {"records": 0, "undecodable": 0, "duplicates": 0} if source.span else {}
+        return NOTHING if source.span else {}
     seen = Observation()
     records = source.records.observe(seen, *counts())
     files.write(change(events_in(records, descriptor_set)), out, mode, layout)

@@ -209,7 +209,7 @@ def run_batch(spark, options):
         if found:
             say(*batch.told(source, found, options.out))
     elif source.span and not source.span.records():
-        say(*batch.told(source, {"records": 0, "undecodable": 0, "duplicates": 0}, None))
+        say(*batch.told(source, batch.NOTHING, None))
     if options.show_raw:
         batch.side_by_side(source, change).show(options.rows, truncate=False)
     elif options.job == "filter":

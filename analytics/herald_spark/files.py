@@ -4,9 +4,6 @@ from pyspark.sql import functions as F
 
 from herald_spark.problems import Problem
 
-LAYOUTS = ["flat", "hive"]
-MODES = ["error", "append", "overwrite"]
-
 
 def write(frame, out, mode, layout="flat"):
     """Writes Parquet. `hive` makes folders by day and type, as `herald export` does."""

@@ -12,13 +12,13 @@ use indicatif::{
 };
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::interval;
 
 use super::exit::{Exit, UsageError};
 use super::output::Output;
 use super::remote::duration;
+use super::signals::Signals;
 use super::tail::From;
 use super::topic;
 use super::words::printable;
@@ -215,11 +215,11 @@ impl Export {
             .build()
             .context("cannot start the runtime")?;
         let done = runtime.block_on(async {
-            let mut signals = Signals::listen()?;
+            let mut signals = Signals::listen().context("cannot await signals")?;
             let (stop, stopped) = oneshot::channel();
             tokio::select! {
                 done = self.export(log, options, stopped, output) => done,
-                exit = signals.second(stop) => Ok(exit),
+                exit = second(&mut signals, stop) => Ok(exit),
             }
         });
         // After a second signal threads are in the middle of something, and need the runtime until
@@ -488,36 +488,13 @@ fn file_size(text: &str) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-/// What asks for the end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("cannot await signals")?,
-            terminate: signal(SignalKind::terminate()).context("cannot await signals")?,
-        })
-    }
-
-    /// Returns when a second one has come; the first is passed on. What is killed loses nothing,
-    /// and it may hang on a store that does not answer.
-    async fn second(&mut self, first: oneshot::Sender<Exit>) -> Exit {
-        // Whoever is at the end already does not ask.
-        let _ = first.send(self.next().await);
-        tracing::warn!("stopping; a second signal ends it at once");
-        self.next().await
-    }
-
-    /// Returns when one has come, with what it makes of the command.
-    async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-        }
-    }
+/// Returns when a second signal has come; the first is passed on. What is killed loses nothing,
+/// and it may hang on a store that does not answer.
+async fn second(signals: &mut Signals, first: oneshot::Sender<Exit>) -> Exit {
+    // Whoever is at the end already does not ask.
+    let _ = first.send(signals.next().await);
+    tracing::warn!("stopping; a second signal ends it at once");
+    signals.next().await
 }
 
 /// Draws how far it is, on a terminal; never ends.
@@ -538,8 +515,9 @@ async fn draw(bar: &ProgressBar, progress: &Progress) {
             bar.set_style(style(
                 "{bar:40} {percent}% {human_pos}/{human_len} records, {rate}, {eta} left, {msg}",
             ));
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        } else if total.is_none() && bar.is_hidden() {
+        }
+        // Which draws nothing where there is no terminal.
+        if bar.is_hidden() {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         bar.set_message(format!("{} rows", HumanCount(progress.rows())));

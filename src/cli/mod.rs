@@ -22,6 +22,7 @@ mod players;
 mod remote;
 mod schema;
 mod serve;
+mod signals;
 mod tail;
 mod topic;
 mod words;

@@ -49,11 +49,9 @@ impl Remote {
 /// Reads a length of time, such as `5s`, `500ms`, `1m 30s`, `7d` or `2w`; more than nothing. A
 /// day has 24 hours.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
-    let with_days = || {
-        let span: jiff::Span = text.parse().ok()?;
-        span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()
-    };
-    let span: Option<jiff::SignedDuration> = text.parse().ok().or_else(with_days);
+    let span: Option<jiff::Span> = text.parse().ok();
+    // Months and years have no length of their own.
+    let span = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
     let span = span.context("write it like 5s, 500ms, 1m 30s or 7d")?;
     let time = Duration::try_from(span).ok().filter(|time| !time.is_zero());
     time.context("must be more than nothing")

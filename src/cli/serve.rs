@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::Exit;
 use super::output::Output;
+use super::signals::Signals;
 use crate::config::{Config, LogOptions, Settings};
 use crate::server::{CatalogReload, Server};
 use crate::telemetry::{self, Format, Telemetry};
@@ -67,7 +68,7 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
         .context("cannot start the runtime")?;
     raise_file_limit(config.server.max_connections);
     runtime.block_on(async {
-        let (mut asked, mut asked_again) = (Stop::listen()?, Stop::listen()?);
+        let (mut asked, mut asked_again) = (Signals::listen()?, Signals::listen()?);
         let hangup = signal(SignalKind::hangup())?;
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
         let place = place(&config.log);
@@ -75,11 +76,11 @@ fn serve(config: Config, telemetry: &Telemetry, format: Format) -> anyhow::Resul
         announce(&server, &place, format);
         let gone = hung_up(hangup, server.catalog_reload());
         let stop = async {
-            tokio::select! { () = asked.next() => {}, () = gone => {} }
+            tokio::select! { _ = asked.next() => {}, () = gone => {} }
         };
         tokio::select! {
             stopped = server.run(stop) => Ok(stopped?),
-            () = async { asked_again.next().await; asked_again.next().await } => {
+            _ = async { asked_again.next().await; asked_again.next().await } => {
                 anyhow::bail!("stopped at once by a second signal")
             }
         }
@@ -99,28 +100,6 @@ fn raise_file_limit(connections: usize) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

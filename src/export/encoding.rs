@@ -27,8 +27,8 @@ const ZSTD_LEVEL: i32 = 3;
 const ZSTD_WINDOW_LOG: u32 = 19;
 
 /// What a compressor for lines holds then, about: the window and its tables.
-/// Source: `ZSTD_estimateCStreamSize_usingCParams` of zstd 1.5.
-const ZSTD_BYTES: usize = 3 << 19;
+/// Source: `ZSTD_estimateCStreamSize_usingCParams` of zstd 1.5 says 2,090,521.
+const ZSTD_BYTES: usize = 2 << 20;
 
 /// What the compressors of a Parquet file hold at the most, one for each column; each grows with
 /// its pages. Source: measured, with a full row group.

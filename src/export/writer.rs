@@ -137,6 +137,13 @@ impl Writer {
     /// Writes until there is no more, and takes back what was not committed.
     pub fn run(mut self, work: &Receiver<Work>) -> Result<(), ExportError> {
         let done = self.write(work);
+        if !matches!(done, Ok(true)) {
+            self.take_back();
+        }
+        done.map(drop)
+    }
+
+    fn take_back(&mut self) {
         self.open.clear();
         // What was to be published is not among them: a journal says what becomes of that.
         self.staged.iter().for_each(|file| self.destination.discard(file));
@@ -144,10 +151,10 @@ impl Writer {
             // What fails here is left for the next run.
             let _ = self.destination.clear();
         }
-        done
     }
 
-    fn write(&mut self, work: &Receiver<Work>) -> Result<(), ExportError> {
+    /// Whether all was written, or nobody has more to say and did not say so.
+    fn write(&mut self, work: &Receiver<Work>) -> Result<bool, ExportError> {
         while let Ok(next) = work.recv() {
             match next {
                 Work::Chunk { folder, chunk } => self.chunk(&folder, &chunk)?,
@@ -156,11 +163,11 @@ impl Writer {
                     self.commit(cursor)?;
                     self.destination.mark_success()?;
                     self.destination.clear()?;
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn chunk(&mut self, folder: &Arc<str>, chunk: &Chunk) -> Result<(), ExportError> {

@@ -5,16 +5,10 @@ import uuid
 import pytest
 
 import destinations
-import harness
 import running
 import stub
 from exports import Game, Out
 from given import given
-
-@pytest.fixture(scope="session")
-def modules(tmp_path_factory):
-    """The stub's modules."""
-    return stub.modules(tmp_path_factory.mktemp("stub"))
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +48,7 @@ def elsewhere(request, tmp_path):
     return Out(make(values, f"test-{uuid.uuid4()}/events", tmp_path / "mirror"))
 
 
-@pytest.fixture(scope="session")
-def kafka():
-    """The cluster that TEST_KAFKA_BROKERS names."""
-    return harness.Kafka(**given("kafka", "--sasl", needs="password"))
-
-
-@pytest.fixture
-def topic(kafka):
-    """A new topic, with no Herald on it."""
-    name = f"export-{uuid.uuid4()}"
-    kafka.create(name)
-    return name
-
-
 @pytest.fixture
 def newer(tmp_path):
     """A message class of the events of a later Herald, which knows one payload more."""
-    schema = stub.SCHEMA.read_text()
-    payload = "    PurchaseRefunded purchase_refunded = 23;\n"
-    assert payload in schema
-    schema = schema.replace(payload, f"{payload}    ItemTraded item_traded = 40;\n")
-    schema += "message ItemTraded {\n  string item_id = 1;\n  string for_item_id = 2;\n}\n"
-    (tmp_path / "newer").mkdir()
-    (tmp_path / "newer" / "game.proto").write_text(schema)
-    return stub.message_class(tmp_path / "newer", "game.v1.GameEvent")
+    return stub.newer_event(tmp_path)

@@ -8,21 +8,7 @@ import uuid
 
 import pytest
 
-import stub
-from given import given
-from harness import Herald, Kafka
-
-
-@pytest.fixture(scope="session")
-def kafka():
-    """The cluster that TEST_KAFKA_BROKERS names."""
-    return Kafka(**given("kafka", "--sasl", needs="password"))
-
-
-@pytest.fixture(scope="session")
-def modules(tmp_path_factory):
-    """The stub's modules."""
-    return stub.modules(tmp_path_factory.mktemp("stub"))
+from harness import Herald
 
 
 @pytest.fixture

@@ -51,6 +51,19 @@ def message_class(folder, name):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
+def newer_event(folder):
+    """A message class of the events of a later Herald, which knows one payload more."""
+    schema = SCHEMA.read_text()
+    payload = "    PurchaseRefunded purchase_refunded = 23;\n"
+    assert payload in schema
+    schema = schema.replace(payload, f"{payload}    ItemTraded item_traded = 40;\n")
+    schema += "message ItemTraded {\n  string item_id = 1;\n  string for_item_id = 2;\n}\n"
+    newer = folder / "newer"
+    newer.mkdir()
+    (newer / "game.proto").write_text(schema)
+    return message_class(newer, "game.v1.GameEvent")
+
+
 class Stub:
     """The messages, and clients on one channel."""
 

@@ -2,39 +2,16 @@
 
 import os
 import shlex
-import uuid
 
 import pytest
 
-import harness
 import running
-import stub
 from given import given
-
-
-@pytest.fixture(scope="session")
-def modules(tmp_path_factory):
-    """The stub's modules."""
-    return stub.modules(tmp_path_factory.mktemp("stub"))
 
 
 @pytest.fixture(scope="session")
 def pb(modules):
     return modules[0]
-
-
-@pytest.fixture(scope="session")
-def kafka():
-    """The cluster that TEST_KAFKA_BROKERS names."""
-    return harness.Kafka(**given("kafka", "--sasl", needs="password"))
-
-
-@pytest.fixture
-def topic(kafka):
-    """A new topic, with no Herald on it."""
-    name = f"spark-{uuid.uuid4()}"
-    kafka.create(name)
-    return name
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -103,6 +106,18 @@ fn places(folder: &Path) -> Vec<(i32, i64)> {
     }
     places.sort_unstable();
     places
+}
+
+/// The lines of the one file of them in a folder.
+fn lines(folder: &Path) -> Vec<Value> {
+    let name = files(folder).into_iter().find(|name| name.ends_with(".jsonl")).unwrap();
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The bytes of an event that a line has.
+fn raw(line: &Value) -> Vec<u8> {
+    STANDARD.decode(line["rawValue"].as_str().unwrap()).unwrap()
 }
 
 /// The places of all records of a log.
@@ -278,15 +293,10 @@ async fn lines_hold_what_the_feed_says_and_more_where_it_knows_less() {
     let options =
         Options { format: Format::JsonLines, compression: Compression::None, ..options(&out) };
     export(&log, options).await.unwrap();
-    let name = files(&out).into_iter().find(|name| name.ends_with(".jsonl")).unwrap();
-    let text = fs::read_to_string(out.join(name)).unwrap();
-    let lines: Vec<serde_json::Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = lines(&out);
     assert_eq!(lines.len(), 4);
     let newer = lines.iter().find(|line| line["event"]["eventType"] == "dragon_tamed").unwrap();
-    use base64::Engine as _;
-    let raw = base64::engine::general_purpose::STANDARD.decode(newer["rawValue"].as_str().unwrap());
-    assert_eq!(raw.unwrap(), newer_event(7));
+    assert_eq!(raw(newer), newer_event(7));
     assert!(lines.iter().filter(|line| line.get("rawValue").is_some()).count() == 1);
 }
 
@@ -533,19 +543,12 @@ async fn a_time_that_json_cannot_say_is_in_the_bytes_of_its_line() {
     let options =
         Options { format: Format::JsonLines, compression: Compression::None, ..options(&out) };
     export(&log, options).await.unwrap();
-    let name = files(&out).into_iter().find(|name| name.ends_with(".jsonl")).unwrap();
-    let text = fs::read_to_string(out.join(name)).unwrap();
-    let lines: Vec<serde_json::Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    use base64::Engine as _;
-    let raw = |line: &serde_json::Value| {
-        base64::engine::general_purpose::STANDARD.decode(line["rawValue"].as_str().unwrap())
-    };
+    let lines = lines(&out);
     assert_eq!(lines.len(), 4);
-    assert_eq!(raw(&lines[1]).unwrap(), late.encode_to_vec());
+    assert_eq!(raw(&lines[1]), late.encode_to_vec());
     assert!(lines[1]["event"].get("acceptTime").is_none());
     assert_eq!(lines[1]["event"]["eventType"], late.event_type);
-    assert_eq!(raw(&lines[2]).unwrap(), early.encode_to_vec());
+    assert_eq!(raw(&lines[2]), early.encode_to_vec());
     let context = &lines[2]["event"]["origin"]["clientContext"];
     assert_eq!((context.get("clientTime"), &context["platform"]), (None, &"ios".into()));
     assert_eq!(lines[3]["event"]["acceptTime"], "9999-12-31T23:59:59.999999999Z");
