@@ -368,7 +368,11 @@ async fn start(
     };
     let mut position = from.position(log, bounds, options).await?;
     if let Place::Cursor(_) = from {
-        add_new_partitions(&mut position, bounds, options.if_expired)?;
+        // Partitions that were added since: reading tells what retention has removed of them,
+        // which was not exported either.
+        for (partition, _) in bounds.start.iter().skip(position.len()) {
+            position.set(partition, 0);
+        }
     }
     Ok(Cursor { epoch: bounds.log, position, time })
 }
@@ -405,22 +409,6 @@ fn within(cursor: &Cursor, bounds: &Bounds, expired: Expired) -> Result<Position
         }
     }
     Ok(cursor.position.clone())
-}
-
-/// Partitions that were added since the cursor are read from their first record on. What
-/// retention has removed of them was not exported either.
-fn add_new_partitions(
-    position: &mut Position,
-    bounds: &Bounds,
-    expired: Expired,
-) -> Result<(), ExportError> {
-    for (partition, start) in bounds.start.iter().skip(position.len()) {
-        if start > 0 && expired == Expired::Fail {
-            return Err(ExportError::Expired(Trimmed { partition, from: 0, to: start }));
-        }
-        position.set(partition, 0);
-    }
-    Ok(())
 }
 
 /// The part of the export that reads the log.
