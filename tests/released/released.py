@@ -1,0 +1,73 @@
+"""What each release has put on the wire, byte by byte, which later ones still understand.
+
+`VERSION/schema.binpb` is the schema of that release, and `VERSION/wire.json` has requests as its
+clients encode them and the records that its server made of them: as hex, and as JSON for people.
+`record.py` makes both when a version is released; they never change afterwards.
+"""
+
+import json
+import pathlib
+
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+
+FOLDER = pathlib.Path(__file__).parent
+
+# What was sold when it was recorded.
+CATALOG = """
+currency = "gold"
+guilds = ["owls"]
+
+[[items]]
+id = "sword"
+name = "Sword"
+price = 250
+
+[[items]]
+id = "knife"
+name = "Knife"
+price = 40
+"""
+
+
+def versions():
+    return sorted(path.name for path in FOLDER.iterdir() if (path / "wire.json").exists())
+
+
+def wire(version):
+    return json.loads((FOLDER / version / "wire.json").read_text(encoding="utf-8"))
+
+
+class Schema:
+    """The messages of a schema, as a client knows them that was built with it."""
+
+    def __init__(self, image):
+        self._pool = descriptor_pool.DescriptorPool()
+        for file in descriptor_pb2.FileDescriptorSet.FromString(image).file:
+            self._pool.Add(file)
+
+    @classmethod
+    def of(cls, version):
+        return cls((FOLDER / version / "schema.binpb").read_bytes())
+
+    def message(self, name):
+        return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(f"game.v1.{name}"))
+
+    def method(self, rpc):
+        """The classes of request and response of SERVICE/METHOD."""
+        service, method = rpc.split("/")
+        found = self._pool.FindServiceByName(f"game.v1.{service}").methods_by_name[method]
+        return [message_factory.GetMessageClass(d) for d in (found.input_type, found.output_type)]
+
+    def client(self, channel, rpc):
+        """A function from the bytes of a request to the response."""
+        answer = self.method(rpc)[1]
+        make = channel.unary_stream if rpc.endswith("/StreamEvents") else channel.unary_unary
+        return make(f"/game.v1.{rpc}", lambda request: request, answer.FromString)
+
+
+def kept(event):
+    """What of an event is the same whenever the action is carried out again, as JSON."""
+    event = json_format.MessageToDict(event)
+    for name in ("acceptTime", "checkedThroughOffset", "origin"):
+        event.pop(name, None)
+    return event
