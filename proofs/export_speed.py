@@ -22,7 +22,7 @@ import exporting
 import running
 
 SIZES = {
-    "small": {"events": 100_000, "bytes": 200, "rounds": 1, "gates": False},
+    "small": {"events": 20_000, "bytes": 200, "rounds": 1, "gates": False},
     "full": {"events": 2_000_000, "bytes": 200, "rounds": 3, "gates": True},
 }
 
