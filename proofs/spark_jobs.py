@@ -1,16 +1,33 @@
 """The jobs of `scripts/spark`, as whole processes, and how what they write is compared."""
 
+import contextlib
+import os
+import pathlib
 import re
+import signal
 import subprocess
 import time
 
 import duckdb
+import pyspark
 
 import checks
 import running
 
 # How long a job may take. Far more than is needed.
 SECONDS = 1_800
+
+# How long a part of a cluster may take to start. Far more than is needed.
+START_SECONDS = 120
+
+# Where little is done, so that nothing is compiled twice.
+QUICK_START = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
+# For jobs on a cluster that is on this machine.
+ON_LOOPBACK = {
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "SPARK_OPTIONS": "--conf spark.driver.host=127.0.0.1 --conf spark.ui.enabled=false",
+}
 
 
 def command(job, *arguments):
@@ -21,7 +38,51 @@ def environment():
     return running.environment() | {"HERALD_BIN": running.binary()}
 
 
-def spark(job, *arguments):
+@contextlib.contextmanager
+def cluster(folder):
+    """A standalone cluster of Spark, with one worker: yields what jobs are given besides."""
+    spark_class = pathlib.Path(pyspark.__file__).parent / "bin" / "spark-class"
+    folder.mkdir()
+    with contextlib.ExitStack() as later:
+
+        def start(name, *arguments):
+            """Starts a part, and returns the address that it says."""
+            log = folder / name
+            command = [spark_class, f"org.apache.spark.deploy.{name.lower()}.{name}", *arguments]
+            command += ["--host", "127.0.0.1", "--webui-port", "0"]
+            with open(log, "w") as said:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env=os.environ | QUICK_START | {"SPARK_LOCAL_IP": "127.0.0.1"},
+                    start_new_session=True,
+                )
+            later.callback(end, process)
+            found = []
+
+            def is_up():
+                if process.poll() is not None:
+                    raise RuntimeError(f"Spark's {name} has ended:\n{log.read_text()}")
+                found[:] = re.findall(r"(?:at|with master) (spark://\S+)", log.read_text())
+                return found
+
+            running.wait_until(is_up, START_SECONDS, f"Spark's {name}")
+            return found[0]
+
+        master = start("Master", "--port", "0")
+        start("Worker", "--cores", "2", "--memory", "1g", "--work-dir", folder / "work", master)
+        yield ["--master", master]
+
+
+def end(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def spark(job, *arguments, env=None):
     """Runs a job to its end: what it said, and how many seconds it took."""
     begun = time.monotonic()
     done = subprocess.run(
@@ -29,7 +90,7 @@ def spark(job, *arguments):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment() | (env or {}),
         timeout=SECONDS,
     )
     if done.returncode != 0:

@@ -7,10 +7,8 @@ to the end. What it has written, in spite of all, is what `herald export` gives:
 each once; and so is the table of what is no event.
 """
 
-import os
 import pathlib
 import random
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,9 +21,14 @@ import running
 import spark_jobs
 
 SIZES = {
-    "small": {"kills": 2, "mixed": 20, "purchases": 400, "batch_records": 500},
-    "full": {"kills": 12, "mixed": 100, "purchases": 20_000, "batch_records": 4_000},
-}
+    "small": {
+        "kills": 2, "mixed": 10, "purchases": 300, "batch_records": 300,
+        "env": spark_jobs.QUICK_START,
+    },
+    "full": {
+        "kills": 12, "mixed": 100, "purchases": 20_000, "batch_records": 4_000, "env": {},
+    },
+}  # fmt: skip
 
 # Where the random moments come from.
 SEED = 20_261_129
@@ -46,28 +49,23 @@ def batches(out):
     return {path.name for path in out.glob("batch_id=*")}
 
 
-def start(flags, log):
+def start(flags, log, env):
     """A stream that goes on, in a process group of its own."""
     return subprocess.Popen(
         spark_jobs.command("stream", *flags, "--every", OFTEN),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=spark_jobs.environment(),
+        env=spark_jobs.environment() | env,
         start_new_session=True,
     )
 
 
-def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def run_and_kill(flags, out, log, chance):
+def run_and_kill(flags, out, log, env, chance):
     """One run that is killed some time after it has written its first batch."""
     before = batches(out)
     with open(log, "w") as file:
-        process = start(flags, file)
+        process = start(flags, file, env)
     try:
 
         def has_written():
@@ -78,7 +76,7 @@ def run_and_kill(flags, out, log, chance):
         running.wait_until(has_written, BATCH_SECONDS, "a new batch")
         time.sleep(chance.uniform(0, MOST_SECONDS))
     finally:
-        kill(process)
+        spark_jobs.end(process)
     return len(batches(out) - before)
 
 
@@ -95,10 +93,12 @@ def proof(options):
             for _ in range(options["kills"]):
                 with running.Server(kafka.log(), *exports.FLAGS) as server:
                     exports.fill(options, server, kafka, folder)
-                written.append(run_and_kill(flags, out, folder / "said", chance))
+                written.append(run_and_kill(flags, out, folder / "said", options["env"], chance))
             with running.Server(kafka.log(), *exports.FLAGS) as server:
                 exports.fill(options, server, kafka, folder)
-            said, _ = spark_jobs.spark("stream", *flags, "--available-now")
+            said, _ = spark_jobs.spark(
+                "stream", *flags, "--available-now", env=options["env"]
+            )
             summary = exporting.export(
                 *kafka.log(), "--out", folder / "export", "--layout", "flat"
             )

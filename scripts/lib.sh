@@ -10,6 +10,7 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 
 buf_version=1.75.0
 grpcurl_version=1.9.3
+ghz_version=0.121.0
 kafka_version=4.1.0
 # The last one that Go 1.21 builds.
 compose_version=2.29.7
@@ -55,6 +56,11 @@ install_buf() {
 
 install_grpcurl() {
     GOBIN="$1" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl_version"
+}
+
+# It wants a newer Go than grpcurl, which Go 1.21 fetches by itself where it may.
+install_ghz() {
+    GOBIN="$1" go install "github.com/bojand/ghz/cmd/ghz@v$ghz_version"
 }
 
 install_python() {
@@ -219,6 +225,12 @@ ensure_grpcurl() {
     need go golang
     install_once "$tools/grpcurl-$grpcurl_version" install_grpcurl
     export PATH="$tools/grpcurl-$grpcurl_version:$PATH"
+}
+
+ensure_ghz() {
+    need go golang
+    install_once "$tools/ghz-$ghz_version" install_ghz
+    export PATH="$tools/ghz-$ghz_version:$PATH"
 }
 
 # Sets $python to an interpreter that has what tests/python/requirements.txt names.

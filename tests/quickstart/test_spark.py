@@ -5,6 +5,7 @@ import sys
 import uuid
 
 import running
+import spark_jobs
 from given import given
 from readme import README, block_of, statements_of
 from test_quickstart import check, run
@@ -39,8 +40,8 @@ def test_the_walk_through_spark_does_what_it_says(tmp_path):
         "HERALD_KAFKA_BROKERS": kafka["brokers"],
         "HERALD_TOPIC": topic,
         "HDFS": f"{hdfs['url']}/{topic}",
-        "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
+    environment |= spark_jobs.QUICK_START
     log = ["--kafka-brokers", kafka["brokers"], "--topic", topic]
     with running.Server(log) as server:
         environment["HERALD_SERVER"] = server.url
