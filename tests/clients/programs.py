@@ -18,6 +18,8 @@ class Program:
     command: list[str]
     # Makes what the program needs; once for all programs of a folder, which have the same.
     build: list[str]
+    # What its server is started with besides.
+    flags: tuple[str, ...] = ()
 
 
 # The schema as Python modules, as clients/python/README.md has it.
@@ -27,10 +29,23 @@ PYTHON_BUILD = [
     "herald/game/v1/game.proto",
 ]
 
+# As clients/typescript/README.md has it, and the pages.
+TYPESCRIPT_BUILD = ["npm", "run", "--silent", "from-nothing"]
+
 # By the head of the column.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
     "python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
+    ),
+    "TypeScript, Node": Program(
+        "typescript", ["node", "dist/scenarios/node.js"], TYPESCRIPT_BUILD
+    ),
+    # The page that calls is of another origin.
+    "TypeScript, Chromium": Program(
+        "typescript",
+        [sys.executable, str(running.REPOSITORY / "tests/clients/in_chromium.py"), "pages"],
+        TYPESCRIPT_BUILD,
+        flags=("--cors=loopback",),
     ),
 }

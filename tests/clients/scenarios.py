@@ -51,8 +51,9 @@ PURCHASES = 30
 class World:
     """A server whose address stays the same whatever becomes of it, and of its Kafka."""
 
-    def __init__(self, kafka, modules):
+    def __init__(self, kafka, modules, flags):
         self._kafka = kafka
+        self._flags = flags
         self._modules = modules
         self._paused = False
         self._start_on_new_topic("127.0.0.1:0")
@@ -66,7 +67,7 @@ class World:
 
     def _start(self, listen):
         log = ["--kafka-brokers", self._kafka.brokers, "--topic", self._topic]
-        self.server = running.Server(log, listen=listen)
+        self.server = running.Server(log, *self._flags, listen=listen)
 
     def kill(self):
         self.server.kill()
@@ -300,7 +301,7 @@ def run(program, kafka, modules):
     wrong = {}
     # A word, as ids of players hold it.
     name = f"run{uuid.uuid4().hex[:12]}"
-    with World(kafka, modules) as world, tempfile.TemporaryFile("w+") as complaints:
+    with World(kafka, modules, program.flags) as world, tempfile.TemporaryFile("w+") as complaints:
         environment = {"HERALD_SERVER": world.url, "HERALD_RUN": name}
         with Process(program, environment, complaints) as process:
             try:
