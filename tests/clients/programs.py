@@ -27,10 +27,18 @@ PYTHON_BUILD = [
     "herald/game/v1/game.proto",
 ]
 
-# By the head of the column.
+# By the head of the column of the table.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
     "python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
 }
+
+# What runs a client's own tests, by folder, once its programs are built: for what no scenario
+# reaches.
+OWN_TESTS = {
+    "python": [sys.executable, "-m", "pytest", "-q"],
+}
+
+FOLDERS = sorted({program.folder for program in PROGRAMS.values()})
