@@ -32,7 +32,7 @@ PYTHON_BUILD = [
 # As clients/typescript/README.md has it, and the pages.
 TYPESCRIPT_BUILD = ["npm", "run", "--silent", "from-nothing"]
 
-# By the head of the column.
+# By the head of the column of the table.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
     "python, asyncio": Program(
@@ -49,3 +49,12 @@ PROGRAMS = {
         flags=("--cors=loopback",),
     ),
 }
+
+# What runs a client's own tests, by folder, once its programs are built: for what no scenario
+# reaches.
+OWN_TESTS = {
+    "python": [sys.executable, "-m", "pytest", "-q"],
+    "typescript": ["npm", "test"],
+}
+
+FOLDERS = sorted({program.folder for program in PROGRAMS.values()})

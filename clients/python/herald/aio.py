@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Callable
 
 import grpc
@@ -59,8 +59,8 @@ class Client:
         backoff, in_doubt = Backoff(), False
         for attempt in range(1, max(1, attempts) + 1):
             try:
-                self.check_open()
-                return await method(request, timeout=deadline)
+                with self.open():
+                    return await method(request, timeout=deadline)
             except grpc.RpcError as failed:
                 error = HeraldError(failed, request_id, in_doubt)
             in_doubt = error.maybe_done
@@ -69,15 +69,26 @@ class Client:
                 break
         raise error
 
-    def check_open(self) -> None:
-        """Local: the client is closed."""
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Where the client is used. Local: it is closed, of which gRPC makes a cancelled task."""
+        try:
+            self._check_open()
+            yield
+        except asyncio.CancelledError:
+            if not asyncio.current_task().cancelling():
+                self._check_open()
+            raise
+
+    def _check_open(self) -> None:
         if self._closed.is_set():
             raise Local(grpc.StatusCode.CANCELLED, "the client is closed")
 
     async def closed_within(self, seconds: float) -> bool:
         """Waits so long; ends early, and is true, when the client is closed."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
         return self._closed.is_set()
 
     async def close(self) -> None:
@@ -99,10 +110,10 @@ async def tail(
     place = Place(request)
     while True:
         try:
-            client.check_open()
-            call = client.feed.StreamEvents(place.request())
+            with client.open():
+                call = client.feed.StreamEvents(place.request())
             try:
-                while (message := await _next(call, place.patience)) is not None:
+                while (message := await _next(client, call, place.patience)) is not None:
                     place.take(message)
                     yield message
                     if place.is_over():
@@ -119,10 +130,12 @@ async def tail(
         await client.closed_within(wait)
 
 
-async def _next(call: Any, patience: float) -> pb.StreamEventsResponse | None:
+async def _next(client: Client, call: Any, patience: float) -> pb.StreamEventsResponse | None:
     """What a stream brings next; None at its end, or when it is silent for `patience` seconds."""
     try:
-        message = await asyncio.wait_for(call.read(), patience)
-    except asyncio.TimeoutError:
+        with client.open():
+            async with asyncio.timeout(patience):
+                message = await call.read()
+    except TimeoutError:
         return None
     return None if message is grpc.aio.EOF else message

@@ -68,7 +68,7 @@ def _messages(call: grpc.Call, patience: float) -> Iterator[pb.StreamEventsRespo
             end = failed
         read.put(end)
 
-    threading.Thread(target=reader, daemon=True).start()
+    threading.Thread(target=reader, name="herald tail", daemon=True).start()
     try:
         while True:
             try:
