@@ -49,4 +49,5 @@ def main(folder):
         site.shutdown()
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
