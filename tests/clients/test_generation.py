@@ -47,7 +47,7 @@ FITS = [
         r'grpc-swift-protobuf\.git", from: "(.+)"',
     ),
     ("protocolbuffers/dart", "==", "dart/pubspec.yaml", r"protoc_plugin: \^(.+)"),
-    ("protocolbuffers/csharp", "==", "csharp/Herald.csproj", r'"Google\.Protobuf" Version="3\.(.+?)"'),
+    ("protocolbuffers/csharp", "==", "csharp/Herald/Herald.csproj", r'"Google\.Protobuf" Version="3\.(.+?)"'),
 ]
 # The versions of these are counted otherwise than those of what runs what they make.
 COUNTED_OTHERWISE = {
