@@ -5,7 +5,6 @@ Their plugins run elsewhere, where no test can reach; those that are here too ta
 
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -47,7 +46,12 @@ FITS = [
         r'grpc-swift-protobuf\.git", from: "(.+)"',
     ),
     ("protocolbuffers/dart", "==", "dart/pubspec.yaml", r"protoc_plugin: \^(.+)"),
-    ("protocolbuffers/csharp", "==", "csharp/Herald/Herald.csproj", r'"Google\.Protobuf" Version="3\.(.+?)"'),
+    (
+        "protocolbuffers/csharp",
+        "==",
+        "csharp/Herald/Herald.csproj",
+        r'"Google\.Protobuf" Version="3\.(.+?)"',
+    ),
 ]
 # The versions of these are counted otherwise than those of what runs what they make.
 COUNTED_OTHERWISE = {
@@ -90,7 +94,7 @@ def numbers(version):
 
 def test_the_overview_makes_something_of_each_client():
     template = yaml.safe_load(OVERVIEW.read_text())
-    assert template["inputs"] == [{"directory": str(pathlib.Path("clients/proto"))}]
+    assert template["inputs"] == [{"directory": "clients/proto"}]
     folders = {plugin["out"].removeprefix("gen/") for plugin in template["plugins"]}
     clients = {folder.name for folder in CLIENTS.iterdir() if (folder / "README.md").is_file()}
     assert clients <= folders

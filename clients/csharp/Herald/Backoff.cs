@@ -32,6 +32,7 @@ namespace Herald
         public void Reset() => next = FirstMs;
 
         /// <summary>What a server asks for, as far as that goes.</summary>
-        public static TimeSpan Bounded(TimeSpan asked) => asked < LongestAsked ? asked : LongestAsked;
+        public static TimeSpan Bounded(TimeSpan asked) =>
+            asked < LongestAsked ? asked : LongestAsked;
     }
 }

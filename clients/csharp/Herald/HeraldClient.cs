@@ -28,9 +28,9 @@ namespace Herald
         public EventFeedService.EventFeedServiceClient Feed { get; }
 
         /// <summary>
-        /// Makes a call, as in <c>Call(herald.Game.PurchaseItemAsync, request)</c>, and tries it again
-        /// while that can help; an action always with the same request id, so that it is carried out
-        /// once.
+        /// Makes a call, as in <c>Call(herald.Game.PurchaseItemAsync, request)</c>, and tries it
+        /// again while that can help; an action always with the same request id, so that it is
+        /// carried out once.
         /// </summary>
         /// <param name="method">A method of a stub.</param>
         /// <param name="request">The request; it is not changed.</param>
@@ -61,8 +61,9 @@ namespace Herald
                 try
                 {
                     var deadline = DateTime.UtcNow + (timeout ?? Timeout);
-                    var options = new CallOptions(deadline: deadline, cancellationToken: cancellation);
-                    using var call = method(message, options);
+                    using var call = method(
+                        message,
+                        new CallOptions(deadline: deadline, cancellationToken: cancellation));
                     return await call.ResponseAsync.ConfigureAwait(false);
                 }
                 catch (RpcException failure)
@@ -76,7 +77,8 @@ namespace Herald
                 open = error.MayHaveHappened;
                 try
                 {
-                    await Task.Delay(backoff.Next(error.RetryDelay), cancellation).ConfigureAwait(false);
+                    var wait = backoff.Next(error.RetryDelay);
+                    await Task.Delay(wait, cancellation).ConfigureAwait(false);
                 }
                 catch (OperationCanceledException)
                 {

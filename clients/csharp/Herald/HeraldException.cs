@@ -34,7 +34,8 @@ namespace Herald
         };
 
         /// <summary>Reads what a call has failed with.</summary>
-        internal HeraldException(RpcException failure, string requestId = "", bool hadOpenOutcome = false)
+        internal HeraldException(
+            RpcException failure, string requestId = "", bool hadOpenOutcome = false)
             : base(failure.Status.Detail, failure)
         {
             var status = failure.GetRpcStatus();
@@ -62,33 +63,34 @@ namespace Herald
         /// <summary>The status code.</summary>
         public StatusCode Code { get; }
 
-        /// <summary>Herald's own reason, such as <c>VALIDATION_FAILED</c>; empty when the error is a
-        /// library's or a proxy's.</summary>
+        /// <summary>Herald's own reason, such as <c>VALIDATION_FAILED</c>; empty when the error is
+        /// a library's or a proxy's.</summary>
         public string Reason { get; }
 
-        /// <summary>All fields that were refused: their paths as in the schema, and what is wrong.
-        /// </summary>
+        /// <summary>All fields that were refused: their paths as in the schema, and what is
+        /// wrong.</summary>
         public IReadOnlyList<(string Field, string Description)> Violations { get; }
 
-        /// <summary>More of the reason: <c>earliest_cursor</c> and <c>latest_cursor</c>, for example.
-        /// </summary>
+        /// <summary>More of the reason: <c>earliest_cursor</c> and <c>latest_cursor</c>, for
+        /// example.</summary>
         public IReadOnlyDictionary<string, string> Metadata { get; }
 
         /// <summary>How long the server asks to wait before the next attempt; else zero.</summary>
         public TimeSpan RetryDelay { get; }
 
-        /// <summary>Whether the same call may succeed later. An action is safely tried again only with
-        /// the same request id.</summary>
+        /// <summary>Whether the same call may succeed later. An action is safely tried again only
+        /// with the same request id.</summary>
         public bool Retryable { get; }
 
         /// <summary>The request id of the action; empty for calls that have none.</summary>
         public string RequestId { get; }
 
-        /// <summary>Whether the action may have been carried out all the same. Trying again with the
-        /// same request id, or GetReceipt, finds out.</summary>
+        /// <summary>Whether the action may have been carried out all the same. Trying again with
+        /// the same request id, or GetReceipt, finds out.</summary>
         public bool MayHaveHappened { get; }
 
         /// <inheritdoc/>
-        public override string Message => $"{base.Message} ({(Reason != "" ? Reason : Code.ToString())})";
+        public override string Message =>
+            $"{base.Message} ({(Reason != "" ? Reason : Code.ToString())})";
     }
 }

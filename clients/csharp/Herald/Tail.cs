@@ -15,16 +15,17 @@ namespace Herald
         private static readonly TimeSpan ShortestHeartbeat = TimeSpan.FromSeconds(1);
         private static readonly TimeSpan LongestHeartbeat = TimeSpan.FromSeconds(60);
 
-        /// <summary>After so many intervals without a message a stream is dead: one may be late, two
-        /// lost.</summary>
+        /// <summary>After so many intervals without a message a stream is dead: one may be late,
+        /// two lost.</summary>
         private const int SilentIntervals = 3;
 
         /// <summary>
         /// Streams one after the other as if they were one. Gives each response whole, with its
-        /// cursor: deal with its events, then store the cursor, and start with it as AfterCursor the
-        /// next time. A stream that breaks, is closed by the server, or is silent for three heartbeat
-        /// intervals, is followed by another one behind the newest cursor, for as long as it takes.
-        /// Ends by itself after MaxEvents, counted over all streams, and with StopWhenCaughtUp.
+        /// cursor: deal with its events, then store the cursor, and start with it as AfterCursor
+        /// the next time. A stream that breaks, is closed by the server, or is silent for three
+        /// heartbeat intervals, is followed by another one behind the newest cursor, for as long as
+        /// it takes. Ends by itself after MaxEvents, counted over all streams, and with
+        /// StopWhenCaughtUp.
         /// </summary>
         /// <param name="request">What to stream; it is not changed.</param>
         /// <param name="onReconnect">Told how long the wait before the next stream is, and why; no
@@ -42,7 +43,8 @@ namespace Herald
             var endless = next.MaxEvents <= 0;
             var caughtUp = false;
             // At 0 events left, another request would mean "no end".
-            bool Complete() => (!endless && next.MaxEvents <= 0) || (next.StopWhenCaughtUp && caughtUp);
+            bool Complete() =>
+                (!endless && next.MaxEvents <= 0) || (next.StopWhenCaughtUp && caughtUp);
             var backoff = new Backoff();
             while (true)
             {
@@ -89,7 +91,7 @@ namespace Herald
                 cancellation.ThrowIfCancellationRequested();
                 if (Complete()) yield break;
                 if (error != null && !error.Retryable) throw error;
-                // A closing without a delay, and an end without a closing, are waited for as errors are.
+                // A closing without a delay, and an end without one, are waited for as errors.
                 var wait = delay is TimeSpan asked && asked > TimeSpan.Zero
                     ? asked
                     : backoff.Next(error?.RetryDelay ?? TimeSpan.Zero);

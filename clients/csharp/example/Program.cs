@@ -19,12 +19,14 @@ var handler = new SocketsHttpHandler
     KeepAlivePingDelay = TimeSpan.FromSeconds(20),
     KeepAlivePingTimeout = TimeSpan.FromSeconds(10),
 };
-using var channel = GrpcChannel.ForAddress(server, new GrpcChannelOptions { HttpHandler = handler });
+var options = new GrpcChannelOptions { HttpHandler = handler };
+using var channel = GrpcChannel.ForAddress(server, options);
 var herald = new HeraldClient(channel);
 
 var sword = new PurchaseItemRequest { PlayerId = player, ItemId = "sword" };
 var bought = await herald.Call(herald.Game.PurchaseItemAsync, sword);
-Console.WriteLine($"bought a sword for {bought.Purchase.TotalPrice}: event {bought.Receipt.EventId}");
+var price = bought.Purchase.TotalPrice;
+Console.WriteLine($"bought a sword for {price}: event {bought.Receipt.EventId}");
 var owls = new JoinGuildRequest { PlayerId = player, GuildId = "owls" };
 await herald.Call(herald.Game.JoinGuildAsync, owls);
 try
@@ -39,7 +41,7 @@ catch (HeraldException error)
         Console.WriteLine($"refused ({error.Reason}): {field} {description}");
     }
     // Only where the outcome is open: the same request id again, or GetReceipt, finds out.
-    if (error.MayHaveHappened) Console.WriteLine($"request {error.RequestId} may have been carried out");
+    if (error.MayHaveHappened) Console.WriteLine($"request {error.RequestId} may have been done");
 }
 
 var request = new StreamEventsRequest
@@ -57,7 +59,8 @@ await foreach (var response in herald.Tail(request, Reconnect))
     {
         foreach (var delivered in response.Batch.Events)
         {
-            Console.WriteLine($"{delivered.Event.PlayerId} joined {delivered.Event.GuildJoined.GuildId}");
+            var happened = delivered.Event;
+            Console.WriteLine($"{happened.PlayerId} joined {happened.GuildJoined.GuildId}");
         }
     }
     // Only now: after a crash events may come again, and none is lost.

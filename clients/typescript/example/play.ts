@@ -37,7 +37,7 @@ export interface Cursor {
 export async function follow(
   herald: Herald,
   cursor: Cursor,
-  { events, signal }: { events: number; signal?: AbortSignal },
+  { events, signal }: { events: number; signal?: AbortSignal | undefined },
   log: (line: string) => void,
 ): Promise<void> {
   const stored = cursor.load();
@@ -50,7 +50,7 @@ export async function follow(
       maxEvents: BigInt(events),
     },
     {
-      ...(signal && { signal }),
+      signal,
       onReconnect: (ms, error) => log(`back in ${Math.round(ms)} ms: ${error?.message ?? ""}`),
     },
   );

@@ -29,11 +29,11 @@ const ATTEMPTS = 5;
 /** How a call is made. */
 export interface CallOptions {
   /** The deadline of each attempt, in milliseconds; 5,000 when absent. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** The most attempts, at least 1; 5 when absent. */
-  attempts?: number;
+  attempts?: number | undefined;
   /** Ends the call, and the waiting between attempts, with the code `Canceled`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The calls of a service that have one response. */

@@ -19,10 +19,10 @@ const SILENT_INTERVALS = 3;
 /** How a tail is read. */
 export interface TailOptions {
   /** Ends the tail without an error, at once. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told when another stream is opened after a wait of so many milliseconds; the error is why,
    * none when the server has ended the stream in order. */
-  onReconnect?: (delayMs: number, error?: HeraldError) => void;
+  onReconnect?: ((delayMs: number, error?: HeraldError) => void) | undefined;
 }
 
 /**

@@ -49,7 +49,7 @@ async function buy(test: TestContext, failures: ConnectError[], options?: CallOp
   return { requestIds, waits: at.slice(1).map((time, index) => time - at[index]!), error };
 }
 
-test("all attempts have the same request id, and those of another action another one", async (test) => {
+test("all attempts have one request id, and those of another action another", async (test) => {
   const failures = [Code.Unavailable, Code.DeadlineExceeded, Code.Internal, Code.Unknown];
   const first = await buy(test, failures.map((code) => new ConnectError("no", code)));
   assert.equal(first.error, undefined);
@@ -97,7 +97,7 @@ const FAILURES: [string, ConnectError, boolean, boolean][] = [
   ["a server without the method", new ConnectError("no", Code.Unimplemented), false, false],
 ];
 
-test("an error says whether trying again can help, and whether it may have happened", async (test) => {
+test("an error says whether trying again can help, and what it leaves open", async (test) => {
   for (const [name, failure, again, open] of FAILURES) {
     await test.test(name, async (test) => {
       const { requestIds, error } = await buy(test, Array(5).fill(failure), { attempts: 2 });

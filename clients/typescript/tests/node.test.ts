@@ -2,13 +2,16 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http2";
 import { connect, createServer as createTcpServer, type AddressInfo, type Socket } from "node:net";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { EventFeedService, GameService, Herald } from "../src/index.js";
 import { nodeTransport } from "../src/node.js";
 
+/** What takes longer hangs. */
+const LONG = { timeout: 60_000 };
+
 /** A server over gRPC whose connections lead through a path that can fall silent. */
-async function served(test: import("node:test").TestContext) {
+async function served(test: TestContext) {
   const cursors: string[] = [];
   const routes = connectNodeAdapter({
     routes({ service }) {
@@ -49,22 +52,27 @@ async function served(test: import("node:test").TestContext) {
   };
 }
 
-test("a connection that has died unnoticed is not used again", { timeout: 60_000 }, async (test) => {
-  const server = await served(test);
-  const herald = new Herald(nodeTransport(server.url, { pingIntervalMs: 200, pingTimeoutMs: 200 }));
-  const seen: string[] = [];
-  const request = { heartbeatInterval: { seconds: 1n }, maxEvents: 2n };
-  for await (const { cursor } of herald.tail(request)) {
-    seen.push(cursor);
-    if (seen.length === 1) server.fallSilent();
-    if (seen.length === 2) break;
-  }
-  assert.deepEqual(seen, ["1", "2"]);
-  assert.deepEqual(server.cursors, ["", "1"]);
-  assert.equal(server.connections(), 2);
-});
+// A stream is silent for three seconds before it is ended: the connection is asked before that,
+// or when the next stream but one is opened on it.
+for (const pingIntervalMs of [200, 4_000]) {
+  const name = `a connection that has died unnoticed is not used again, ${pingIntervalMs} ms`;
+  test(name, LONG, async (test) => {
+    const server = await served(test);
+    const options = { pingIntervalMs, pingTimeoutMs: 200 };
+    const herald = new Herald(nodeTransport(server.url, options));
+    const seen: string[] = [];
+    for await (const { cursor } of herald.tail({ heartbeatInterval: { seconds: 1n } })) {
+      seen.push(cursor);
+      if (seen.length === 1) server.fallSilent();
+      if (seen.length === 2) break;
+    }
+    assert.deepEqual(seen, ["1", "2"]);
+    assert.deepEqual(server.cursors, ["", "1"]);
+    assert.equal(server.connections(), 2);
+  });
+}
 
-test("a connection that is reset is followed by another", { timeout: 60_000 }, async (test) => {
+test("a connection that is reset is followed by another", LONG, async (test) => {
   const server = await served(test);
   const herald = new Herald(nodeTransport(server.url));
   const seen: string[] = [];
