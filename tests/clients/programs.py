@@ -1,6 +1,8 @@
 """The programs that run the scenarios, one for each column of the table in clients/README.md."""
 
 import dataclasses
+import os
+import pathlib
 import sys
 
 import running
@@ -27,11 +29,22 @@ PYTHON_BUILD = [
     "herald/game/v1/game.proto",
 ]
 
+# As scripts/test has it, so that nothing is built twice.
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+os.environ.setdefault("CARGO_TARGET_DIR", f"{CACHE}/herald/target")
+EXAMPLES = pathlib.Path(os.environ["CARGO_TARGET_DIR"], "debug", "examples")
+CARGO = {name: ["cargo", name, "--locked", "--features", "export"] for name in ("build", "test")}
+
 # By the head of the column of the table.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
     "python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
+    ),
+    "rust": Program(
+        "rust",
+        [str(EXAMPLES / "client-scenarios")],
+        [*CARGO["build"], "--example", "client-scenarios"],
     ),
 }
 
@@ -39,6 +52,7 @@ PROGRAMS = {
 # reaches.
 OWN_TESTS = {
     "python": [sys.executable, "-m", "pytest", "-q"],
+    "rust": [*CARGO["test"], "--lib", "client::"],
 }
 
 FOLDERS = sorted({program.folder for program in PROGRAMS.values()})
