@@ -37,11 +37,11 @@ CARGO = {name: ["cargo", name, "--locked", "--features", "export"] for name in (
 
 # By the head of the column of the table.
 PROGRAMS = {
-    "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
-    "python, asyncio": Program(
+    "Python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
+    "Python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
-    "rust": Program(
+    "Rust": Program(
         "rust",
         [str(EXAMPLES / "client-scenarios")],
         [*CARGO["build"], "--example", "client-scenarios"],
