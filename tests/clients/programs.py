@@ -1,6 +1,8 @@
 """The programs that run the scenarios, one for each column of the table in clients/README.md."""
 
 import dataclasses
+import os
+import pathlib
 import sys
 
 import running
@@ -32,10 +34,16 @@ PYTHON_BUILD = [
 # As clients/typescript/README.md has it, and the pages.
 TYPESCRIPT_BUILD = ["npm", "run", "--silent", "from-nothing"]
 
+# As scripts/test has it, so that nothing is built twice.
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+os.environ.setdefault("CARGO_TARGET_DIR", f"{CACHE}/herald/target")
+EXAMPLES = pathlib.Path(os.environ["CARGO_TARGET_DIR"], "debug", "examples")
+CARGO = {name: ["cargo", name, "--locked", "--features", "export"] for name in ("build", "test")}
+
 # By the head of the column of the table.
 PROGRAMS = {
-    "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
-    "python, asyncio": Program(
+    "Python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
+    "Python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
     "TypeScript, Node": Program(
@@ -48,6 +56,11 @@ PROGRAMS = {
         TYPESCRIPT_BUILD,
         flags=("--cors=loopback",),
     ),
+    "Rust": Program(
+        "rust",
+        [str(EXAMPLES / "client-scenarios")],
+        [*CARGO["build"], "--example", "client-scenarios"],
+    ),
 }
 
 # What runs a client's own tests, by folder, once its programs are built: for what no scenario
@@ -55,6 +68,7 @@ PROGRAMS = {
 OWN_TESTS = {
     "python": [sys.executable, "-m", "pytest", "-q"],
     "typescript": ["npm", "test"],
+    "rust": [*CARGO["test"], "--lib", "client::"],
 }
 
 FOLDERS = sorted({program.folder for program in PROGRAMS.values()})
