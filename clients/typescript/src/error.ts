@@ -29,6 +29,9 @@ const PASSING_CODES = new Set([
 /** The reasons that leave open whether the action has been carried out. */
 const OPEN = new Set(["WRITE_OUTCOME_UNKNOWN", "REQUEST_IN_PROGRESS"]);
 
+/** What Node says when it has not reached a server, so that nothing was done. */
+const UNREACHED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN"]);
+
 /** One field that the server has refused. */
 export interface Violation {
   /** Its path as in the schema, such as `item_id`. */
@@ -83,7 +86,9 @@ export class HeraldError extends Error {
       ? PASSING.has(reason) || delay !== undefined || code === Code.Unavailable
       : PASSING_CODES.has(code);
     this.requestId = action?.requestId ?? "";
-    const open = info ? OPEN.has(reason) : code !== Code.Unimplemented;
+    const { code: cause } = (status.cause ?? {}) as { code?: string };
+    const left = code !== Code.Unimplemented && !UNREACHED.has(cause ?? "");
+    const open = info ? OPEN.has(reason) : left;
     this.mayHaveHappened = action !== undefined && (action.mayHaveHappened || open);
   }
 }

@@ -4,7 +4,7 @@ import { createServer } from "node:http2";
 import { connect, createServer as createTcpServer, type AddressInfo, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { EventFeedService, GameService, Herald } from "../src/index.js";
+import { EventFeedService, GameService, Herald, HeraldError } from "../src/index.js";
 import { nodeTransport } from "../src/node.js";
 
 /** What takes longer hangs. */
@@ -84,4 +84,19 @@ test("a connection that is reset is followed by another", LONG, async (test) => 
   assert.deepEqual(seen, ["1", "2"]);
   server.reset();
   assert.equal((await herald.game.getCatalog({})).currencyCode, "gold");
+});
+
+test("where no server is, nothing was done", LONG, async () => {
+  const nobody = createTcpServer().listen(0, "127.0.0.1");
+  await once(nobody, "listening");
+  const { port } = nobody.address() as AddressInfo;
+  nobody.close();
+  await once(nobody, "close");
+  const { game } = new Herald(nodeTransport(`http://127.0.0.1:${port}`));
+  const buying = game.purchaseItem({ playerId: "alice", itemId: "sword" }, { attempts: 2 });
+  await assert.rejects(buying, (error: unknown) => {
+    assert.ok(error instanceof HeraldError);
+    assert.deepEqual([error.retryable, error.mayHaveHappened], [true, false], error.message);
+    return true;
+  });
 });
