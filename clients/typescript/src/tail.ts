@@ -11,7 +11,7 @@ import {
 
 /** The heartbeat interval of a request that names none, and what the server brings others to,
  * in milliseconds. */
-const HEARTBEAT_MS = { unless_told: 15_000, least: 1_000, most: 60_000 };
+const HEARTBEAT_MS = { usual: 15_000, least: 1_000, most: 60_000 };
 
 /** After so many intervals without a message a stream is dead: one may be late, two lost. */
 const SILENT_INTERVALS = 3;
@@ -44,8 +44,8 @@ export async function* tail(
   const next = clone(StreamEventsRequestSchema, create(StreamEventsRequestSchema, request));
   // What is no such message is a slip of the caller's, and fails at once.
   toBinary(StreamEventsRequestSchema, next);
-  const { unless_told, least, most } = HEARTBEAT_MS;
-  const interval = next.heartbeatInterval ? durationMs(next.heartbeatInterval) : unless_told;
+  const { usual, least, most } = HEARTBEAT_MS;
+  const interval = next.heartbeatInterval ? durationMs(next.heartbeatInterval) : usual;
   const patienceMs = SILENT_INTERVALS * Math.min(Math.max(interval, least), most);
   const endless = next.maxEvents <= 0n;
   let caughtUp = false;
@@ -63,7 +63,11 @@ export async function* tail(
     try {
       const answers = feed.streamEvents(next, { signal: stream.signal })[Symbol.asyncIterator]();
       while (delayMs === undefined) {
-        const timer = setTimeout(() => ((silent = true), end()), patienceMs);
+        // Runs only while a message is waited for, not while one is dealt with.
+        const timer = setTimeout(() => {
+          silent = true;
+          end();
+        }, patienceMs);
         const answer = await answers.next().finally(() => clearTimeout(timer));
         if (answer.done || signal?.aborted) break;
         const { cursor, response } = answer.value;

@@ -56,7 +56,7 @@ public struct HeraldError: Error, Sendable, CustomStringConvertible {
   /// Reads what a call has failed with. `requestID` is that of the action, if there is one, and
   /// `hadOpenOutcome` whether an earlier attempt may have carried it out.
   init(_ failure: RPCError, requestID: String = "", hadOpenOutcome: Bool = false) {
-    let details = ((try? failure.unpackGoogleRPCStatus()) ?? nil)?.details ?? []
+    let details = (try? failure.unpackGoogleRPCStatus())?.details ?? []
     let info = details.compactMap(\.errorInfo).first { $0.domain == "herald" }
     let delay = details.compactMap(\.retryInfo).first?.delay
     self.code = failure.code
