@@ -12,6 +12,8 @@ buf_version=1.75.0
 grpcurl_version=1.9.3
 ghz_version=0.121.0
 kafka_version=4.1.0
+# That of the plugins for C# and Python in buf.gen.yaml.
+protoc_version=35.1
 # The last one that Go 1.21 builds.
 compose_version=2.29.7
 versitygw_version=1.8.0
@@ -172,6 +174,16 @@ install_chromium() {
     install_debian chromium lib/chromium/chromium "$1" && "$1/bin/chromium" --version
 }
 
+# Google's own build, which Maven Central holds for each kind of machine.
+install_protoc() {
+    local system machine artifact=com.google.protobuf:protoc
+    case $(uname -s) in Darwin) system=osx ;; *) system=linux ;; esac
+    case $(uname -m) in arm64 | aarch64) machine=aarch_64 ;; *) machine=x86_64 ;; esac
+    mvn --quiet --batch-mode dependency:copy -DoutputDirectory="$1" \
+        -Dartifact="$artifact:4.$protoc_version:exe:$system-$machine" &&
+        mv "$1"/protoc-*.exe "$1/protoc" && chmod +x "$1/protoc" && "$1/protoc" --version
+}
+
 # install_npm_packages SOURCE FOLDER: what SOURCE/package-lock.json names.
 install_npm_packages() {
     cp "$1/package.json" "$1/package-lock.json" "$2" &&
@@ -192,6 +204,7 @@ ensure_buf() {
     need npm "nodejs and npm"
     install_once "$tools/buf-$buf_version" install_buf
     buf="$tools/buf-$buf_version/node_modules/.bin/buf"
+    export PATH="$tools/buf-$buf_version/node_modules/.bin:$PATH"
 }
 
 # ensure_npm_packages NAME SOURCE: sets $npm_packages to a folder with the node_modules that
@@ -240,6 +253,14 @@ ensure_python_venv() {
     key=$( (python3 --version && cat "$repo/tests/python/requirements.txt") | cksum | cut -d' ' -f1)
     install_once "$tools/python-$key" install_python
     python="$tools/python-$key/bin/python"
+}
+
+# Sets and exports $PROTOC to protoc, for what buf cannot do alone.
+ensure_protoc() {
+    need java default-jre-headless
+    need mvn maven
+    install_once "$tools/protoc-$protoc_version" install_protoc
+    export PROTOC="$tools/protoc-$protoc_version/protoc"
 }
 
 # Sets $kafka_classpath to Kafka's jars, broker and tools.
