@@ -1,0 +1,1 @@
+"""A client of Herald: `herald.client` and `herald.tail`, and `herald.aio` for asyncio."""
