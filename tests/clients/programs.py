@@ -33,4 +33,5 @@ PROGRAMS = {
     "python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
+    "go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
 }
