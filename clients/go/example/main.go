@@ -1,4 +1,5 @@
-// Command example is a small game back end: it buys, joins a guild, and follows who joins.
+// Command example buys, is refused, joins a guild, and follows the guilds of all players from
+// where the last run ended; the first run from now on.
 package main
 
 import (
@@ -16,8 +17,9 @@ import (
 )
 
 func main() {
-	file := flag.String("cursor", "guilds.cursor", "the file that keeps the place in the feed")
-	count := flag.Int64("events", 1, "how many events to follow; 0 for no end")
+	player := flag.String("player", "ann", "who acts")
+	file := flag.String("cursor-file", "example.cursor", "keeps the place in the feed")
+	events := flag.Int64("events", 0, "end after so many; 0: never")
 	flag.Parse()
 	log.SetFlags(0)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -30,30 +32,31 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := buy(ctx, client); err != nil {
+	if err := buy(ctx, client, *player); err != nil {
 		log.Fatal(err)
 	}
-	if err := follow(ctx, client, *file, *count); err != nil {
+	if err := follow(ctx, client, *player, *file, *events); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // buy is one purchase that is carried out and one that is refused.
-func buy(ctx context.Context, client *herald.Client) error {
+func buy(ctx context.Context, client *herald.Client, player string) error {
 	bought, err := client.Game.PurchaseItem(ctx, &gamev1.PurchaseItemRequest{
-		PlayerId: "ann", ItemId: "sword", Quantity: proto.Int32(2),
+		PlayerId: player, ItemId: "sword", Quantity: proto.Int32(2),
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Println("bought 2 swords for", bought.Purchase.TotalPrice, bought.Purchase.CurrencyCode)
+	purchase := bought.Purchase
+	fmt.Println("bought", purchase.Quantity, purchase.ItemId, "for", purchase.TotalPrice, purchase.CurrencyCode)
 
-	_, err = client.Game.PurchaseItem(ctx, &gamev1.PurchaseItemRequest{PlayerId: "ann", ItemId: "dragon"})
+	_, err = client.Game.PurchaseItem(ctx, &gamev1.PurchaseItemRequest{PlayerId: player, ItemId: "dragon"})
 	var failed *herald.Error
 	if !errors.As(err, &failed) {
-		return fmt.Errorf("a dragon was bought: %w", err)
+		return fmt.Errorf("not refused: %w", err)
 	}
-	fmt.Println("refused:", failed.Reason)
+	fmt.Println("refused,", failed.Reason)
 	for _, violation := range failed.Violations {
 		fmt.Printf("  %s: %s\n", violation.Field, violation.Description)
 	}
@@ -61,16 +64,15 @@ func buy(ctx context.Context, client *herald.Client) error {
 }
 
 // follow prints who joins a guild, from where it stopped the last time.
-func follow(ctx context.Context, client *herald.Client, file string, count int64) error {
+func follow(ctx context.Context, client *herald.Client, player, file string, events int64) error {
 	request := &gamev1.StreamEventsRequest{
 		Filter:    &gamev1.EventFilter{EventTypes: []string{"guild_joined"}},
-		MaxEvents: count,
+		MaxEvents: events,
 	}
 	cursor, err := os.ReadFile(file)
 	switch {
 	case err == nil:
 		request.Start = &gamev1.StreamEventsRequest_AfterCursor{AfterCursor: string(cursor)}
-		fmt.Println("on from", file)
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
@@ -82,13 +84,13 @@ func follow(ctx context.Context, client *herald.Client, file string, count int64
 		if response.GetOpened() != nil && !joined {
 			// Whoever joins from now on is in the feed.
 			joined = true
-			_, err := client.Game.JoinGuild(ctx, &gamev1.JoinGuildRequest{PlayerId: "ann", GuildId: "owls"})
+			_, err := client.Game.JoinGuild(ctx, &gamev1.JoinGuildRequest{PlayerId: player, GuildId: "owls"})
 			if err != nil {
 				return err
 			}
 		}
 		for _, delivered := range response.GetBatch().GetEvents() {
-			fmt.Println(delivered.Event.PlayerId, "joined", delivered.Event.GetGuildJoined().GuildId)
+			fmt.Println(delivered.Event.PlayerId, "is now in", delivered.Event.GetGuildJoined().GuildId)
 		}
 		// Its events are dealt with.
 		if err := store(file, response.Cursor); err != nil {
