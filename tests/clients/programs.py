@@ -27,6 +27,10 @@ PYTHON_BUILD = [
     "herald/game/v1/game.proto",
 ]
 
+# A JVM that starts fast rather than one that becomes fast.
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-cp", "target/classes:target/test-classes:target/dependency/*"]
+MAVEN_BUILD = "mvn --batch-mode --quiet test-compile".split()
+
 # By the head of the column.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
@@ -34,4 +38,5 @@ PROGRAMS = {
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
     "go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
+    "kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], MAVEN_BUILD),
 }
