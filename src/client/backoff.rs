@@ -10,6 +10,10 @@ const FIRST: Duration = Duration::from_millis(250);
 /// The longest wait: a reader is back this soon after an outage of any length.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
+/// The longest wait that a server can ask for: none may put a client to sleep
+/// for good.
+pub const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
 /// Waits that double from 250 ms to 15 s, each shortened by chance to between
 /// half and all of it, so that readers who lost a server together do not come
 /// back together.
@@ -30,6 +34,11 @@ impl Backoff {
         let full = self.next;
         self.next = (full * 2).min(LONGEST);
         full.mul_f64(0.5 + 0.5 * chance())
+    }
+
+    /// The same, and at least as long as the server asks for, up to 5 minutes.
+    pub fn next_delay_after(&mut self, asked: Option<Duration>) -> Duration {
+        self.next_delay().max(asked.unwrap_or_default().min(LONGEST_ASKED))
     }
 
     /// Starts from the shortest wait again.
@@ -61,5 +70,13 @@ mod tests {
         assert_eq!(full, LONGEST);
         backoff.reset();
         assert!(backoff.next_delay() <= FIRST);
+    }
+
+    #[test]
+    fn a_server_can_ask_for_more_but_not_for_ever() {
+        let asked = Duration::from_secs(20);
+        assert_eq!(Backoff::default().next_delay_after(Some(asked)), asked);
+        assert_eq!(Backoff::default().next_delay_after(Some(Duration::MAX)), LONGEST_ASKED);
+        assert!(Backoff::default().next_delay_after(Some(Duration::ZERO)) >= FIRST / 2);
     }
 }

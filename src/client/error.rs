@@ -55,6 +55,10 @@ struct Inner {
     retry_delay: Option<Duration>,
     metadata: BTreeMap<String, String>,
     origin: Origin,
+    /// That of the action, where it is known here.
+    request_id: Option<String>,
+    /// Nobody knows what became of an earlier attempt.
+    in_doubt: bool,
 }
 
 /// Where an error arose.
@@ -102,6 +106,12 @@ impl ClientError {
         &self.0.metadata
     }
 
+    /// The request id of an action that was called by [`Retry`](super::Retry), to try it
+    /// again with; none for all other calls.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
     /// Whether the same call may succeed later. A write is retried safely only
     /// with the same request id.
     pub fn is_retryable(&self) -> bool {
@@ -119,9 +129,15 @@ impl ClientError {
             Some(_) => self.0.retry_delay.is_some() || self.0.code == Code::Unavailable,
             None => match self.0.origin {
                 Origin::Unreached | Origin::Connection => true,
-                Origin::Answer => {
-                    matches!(self.0.code, Code::Unavailable | Code::DeadlineExceeded)
-                }
+                // A proxy's, which seldom finds better words for a server that is away.
+                Origin::Answer => matches!(
+                    self.0.code,
+                    Code::Unavailable
+                        | Code::DeadlineExceeded
+                        | Code::Internal
+                        | Code::Unknown
+                        | Code::Cancelled
+                ),
                 Origin::Caller => false,
             },
         }
@@ -137,6 +153,10 @@ impl ClientError {
     /// Whether a write that failed so may have happened all the same. Only a
     /// retry with the same request id finds out.
     pub fn outcome_unknown(&self) -> bool {
+        // After an attempt in doubt, only an answer to the action itself is one.
+        if self.0.in_doubt && self.is_retryable() {
+            return true;
+        }
         match self.reason() {
             Some(reason) => {
                 matches!(reason, reason::WRITE_OUTCOME_UNKNOWN | reason::REQUEST_IN_PROGRESS)
@@ -173,6 +193,13 @@ impl ClientError {
         Self::bare(Code::Unavailable, message, Origin::Unreached)
     }
 
+    /// The error of an action with this request id, behind other attempts at it, or not.
+    pub(super) fn of_action(mut self, request_id: &str, in_doubt: bool) -> Self {
+        self.0.request_id = Some(request_id.to_owned());
+        self.0.in_doubt = in_doubt;
+        self
+    }
+
     fn bare(code: Code, message: String, origin: Origin) -> Self {
         Self(Box::new(Inner {
             code,
@@ -182,6 +209,8 @@ impl ClientError {
             retry_delay: None,
             metadata: BTreeMap::new(),
             origin,
+            request_id: None,
+            in_doubt: false,
         }))
     }
 }
@@ -222,11 +251,19 @@ impl From<Status> for ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason() {
-            Some(reason) => write!(f, "{} ({reason})", self.message()),
+            Some(reason) => write!(f, "{} ({reason})", self.message())?,
             None if self.0.origin == Origin::Answer => {
-                write!(f, "{} ({:?})", self.message(), self.code())
+                write!(f, "{} ({:?})", self.message(), self.code())?;
             }
-            None => f.write_str(self.message()),
+            None => f.write_str(self.message())?,
+        }
+        match self.request_id() {
+            Some(request_id) if self.outcome_unknown() => write!(
+                f,
+                "; the action may have been carried out all the same: try again with request id \
+                 {request_id}"
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -275,8 +312,19 @@ pub(crate) mod tests {
         assert!(herald(Code::DeadlineExceeded, reason::WRITE_OUTCOME_UNKNOWN).outcome_unknown());
         assert!(herald(Code::Aborted, reason::REQUEST_IN_PROGRESS).outcome_unknown());
         assert!(!herald(Code::AlreadyExists, reason::REQUEST_ID_CONFLICT).outcome_unknown());
-        for bare in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Cancelled] {
-            assert!(ClientError::from(Status::new(bare, "a proxy")).outcome_unknown(), "{bare:?}");
+        let away = [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Internal,
+            Code::Unknown,
+            Code::Cancelled,
+        ];
+        for bare in away {
+            let error = ClientError::from(Status::new(bare, "a proxy"));
+            assert!(error.outcome_unknown() && error.is_retryable(), "{bare:?}");
+        }
+        for bare in [Code::PermissionDenied, Code::ResourceExhausted, Code::Unimplemented] {
+            assert!(!ClientError::from(Status::new(bare, "a proxy")).is_retryable(), "{bare:?}");
         }
         let foreign = ErrorDetails::with_error_info("X", "other", [] as [(String, String); 0]);
         let foreign = Status::with_error_details(Code::Unavailable, "a mesh", foreign);

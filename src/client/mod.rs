@@ -1,7 +1,9 @@
-//! The client: typed calls and a resumable tail over the generated stubs.
+//! The client: typed calls, tried again where that can help, and a resumable tail over the
+//! generated stubs.
 //!
 //! Promises: every failure is a [`ClientError`] that says whether trying again
-//! can help and, for a write, whether it may have happened all the same. Every
+//! can help and, for a write, whether it may have happened all the same. [`Retry`]
+//! tries again, with the same request id. Every
 //! call has an end: a deadline that the server is told of too, or, for the feed,
 //! the heartbeats of [`tail`]. Knows the messages and the wire, nothing of the
 //! server's rooms.
@@ -10,6 +12,7 @@ mod backoff;
 mod cursor_file;
 mod error;
 pub(crate) mod resume;
+mod retry;
 pub mod tail;
 
 use std::future::Future;
@@ -25,6 +28,7 @@ use tonic_health::pb::health_client::HealthClient;
 pub use self::backoff::Backoff;
 pub use self::cursor_file::{CursorFile, CursorFileError};
 pub use self::error::{ClientError, Violation, reason};
+pub use self::retry::{Retry, Retryable};
 use self::stubs::event_feed_service_client::EventFeedServiceClient;
 use self::stubs::game_service_client::GameServiceClient;
 use crate::proto;
@@ -116,6 +120,11 @@ impl Client {
             health: HealthClient::new(channel),
             call_timeout: options.call_timeout,
         })
+    }
+
+    /// The same connection with another deadline for each call.
+    pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
+        Self { call_timeout, ..self.clone() }
     }
 
     /// Starts a play session.

@@ -12,7 +12,8 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Streaming};
 
-use super::{Backoff, Client, ClientError};
+use super::backoff::{Backoff, LONGEST_ASKED};
+use super::{Client, ClientError};
 use crate::proto::stream_events_request::Start;
 use crate::proto::stream_events_response::Response;
 use crate::proto::{StreamEventsRequest, StreamEventsResponse};
@@ -26,10 +27,6 @@ const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration:
 /// A stream is taken for dead after so many heartbeat intervals without a
 /// message: one may be late, two may be lost to a hiccup of the network.
 pub const SILENT_INTERVALS: u32 = 3;
-
-/// The longest wait that a server can ask for: none may put a reader to sleep
-/// for good.
-pub const LONGEST_ASKED_DELAY: Duration = Duration::from_secs(300);
 
 /// Where streams come from: a [`Client`], or a test.
 pub trait Source {
@@ -229,8 +226,7 @@ impl<S: Source> Resumed<S> {
             Cause::Failed(error) => error.retry_delay(),
             Cause::Silent(_) | Cause::Closed => None,
         };
-        let own = self.backoff.next_delay();
-        let delay = asked.unwrap_or_default().min(LONGEST_ASKED_DELAY).max(own);
+        let delay = self.backoff.next_delay_after(asked);
         self.state = State::Waiting(Instant::now() + delay);
         Some(Ok(Told::Reconnecting { delay, cause }))
     }
@@ -239,7 +235,7 @@ impl<S: Source> Resumed<S> {
     /// as it spreads its readers by that; our own where it asked for nothing.
     fn closed_for(&mut self, asked: Option<Duration>) -> Duration {
         match asked {
-            Some(asked) if !asked.is_zero() => asked.min(LONGEST_ASKED_DELAY),
+            Some(asked) if !asked.is_zero() => asked.min(LONGEST_ASKED),
             _ => self.backoff.next_delay(),
         }
     }

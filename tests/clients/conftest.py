@@ -12,34 +12,40 @@ from programs import CLIENTS, PROGRAMS
 BUILD_SECONDS = 1_200
 
 
+def run_in(folder, command, seconds):
+    """Runs a command of a client in its folder. Its output is shown when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=CLIENTS / folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
+
+
 @pytest.fixture(scope="session")
-def build():
-    """Builds the client in a folder."""
+def built():
+    """Builds what is in the folder of a client, and returns what runs commands there."""
 
     @functools.cache
-    def build(folder):
+    def built(folder):
         (command,) = {tuple(p.build) for p in PROGRAMS.values() if p.folder == folder}
-        done = subprocess.run(
-            command,
-            cwd=CLIENTS / folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=BUILD_SECONDS,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
+        run_in(folder, command, BUILD_SECONDS)
+        return functools.partial(run_in, folder)
 
-    return build
+    return built
 
 
 @pytest.fixture(scope="session")
-def outcome(kafka, modules, build):
+def outcome(kafka, modules, built):
     """Runs the program of a name: what is wrong, by scenario."""
 
     @functools.cache
     def outcome(name):
-        build(PROGRAMS[name].folder)
+        built(PROGRAMS[name].folder)
         return scenarios.run(PROGRAMS[name], kafka, modules)
 
     return outcome

@@ -1,6 +1,8 @@
 """The programs that run the scenarios, one for each column of the table in clients/README.md."""
 
 import dataclasses
+import os
+import pathlib
 import sys
 
 import running
@@ -28,15 +30,38 @@ PYTHON_BUILD = [
 ]
 
 # A JVM that starts fast rather than one that becomes fast.
-JAVA = ["java", "-XX:TieredStopAtLevel=1", "-cp", "target/classes:target/test-classes:target/dependency/*"]
-MAVEN_BUILD = "mvn --batch-mode --quiet test-compile".split()
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-cp"]
+JAVA += ["target/classes:target/test-classes:target/dependency/*"]
+MAVEN = ["mvn", "--batch-mode", "--quiet"]
 
-# By the head of the column.
+# As scripts/test has it, so that nothing is built twice.
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+os.environ.setdefault("CARGO_TARGET_DIR", f"{CACHE}/herald/target")
+EXAMPLES = pathlib.Path(os.environ["CARGO_TARGET_DIR"], "debug", "examples")
+CARGO = {name: ["cargo", name, "--locked", "--features", "export"] for name in ("build", "test")}
+
+# By the head of the column of the table.
 PROGRAMS = {
     "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
     "python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
     "go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
-    "kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], MAVEN_BUILD),
+    "kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], [*MAVEN, "test-compile"]),
+    "rust": Program(
+        "rust",
+        [str(EXAMPLES / "client-scenarios")],
+        [*CARGO["build"], "--example", "client-scenarios"],
+    ),
 }
+
+# What runs a client's own tests, by folder, once its programs are built: for what no scenario
+# reaches.
+OWN_TESTS = {
+    "go": [str(running.REPOSITORY / "scripts" / "go")],
+    "kotlin": [*MAVEN, "test"],
+    "python": [sys.executable, "-m", "pytest", "-q"],
+    "rust": [*CARGO["test"], "--lib", "client::"],
+}
+
+FOLDERS = sorted({program.folder for program in PROGRAMS.values()})

@@ -1,18 +1,23 @@
 """What the README tells users to type, and what it says of a stream."""
 
 import os
+import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import threading
+
+import pytest
 
 import running
 
 README = (running.REPOSITORY / "README.md").read_text()
 DEFAULT_LISTEN = "127.0.0.1:50051"
 STREAM = "### What a stream says"
-# What takes longer hangs.
+# What takes longer hangs: something small, and a whole block.
 SECONDS = 60
+BLOCK_SECONDS = 120
 
 
 def block_of(readme, heading="## Quick start"):
@@ -49,6 +54,30 @@ def statements_of(block):
                 pending = ""
     assert not pending, f"not a whole statement: {pending}"
     return statements
+
+
+def run(statements, folder, environment, seconds=BLOCK_SECONDS):
+    """Runs the statements in one shell, in a folder; the output of each."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = [pathlib.Path(scratch, f"output-{number}") for number in range(len(statements))]
+        script = "set -eo pipefail\n"
+        for (statement, _), output in zip(statements, outputs):
+            script += f"exec >'{output}' 2>&1\n{statement}"
+        done = subprocess.run(
+            ["bash"], input=script, text=True, cwd=folder, env=environment, timeout=seconds
+        )
+        said = [output.read_text() if output.exists() else None for output in outputs]
+    if done.returncode != 0:
+        last = max(n for n, text in enumerate(said) if text is not None)
+        pytest.fail(f"ended with {done.returncode}:\n{statements[last][0]}{said[last]}")
+    return said
+
+
+def check(statements, outputs):
+    """Whether each statement has said what it is said to say."""
+    for (statement, expected), output in zip(statements, outputs):
+        for text in expected:
+            assert text in output, f"{statement}does not say {text!r}, but:\n{output}"
 
 
 def states():

@@ -7,18 +7,13 @@ that a server which is already running on the default one disturbs nothing.
 """
 
 import os
-import pathlib
 import re
 import shutil
-import subprocess
 
 import pytest
 
 import running
-from readme import DEFAULT_LISTEN, README, block_of, statements_of
-
-# The whole block.
-SECONDS = 120
+from readme import DEFAULT_LISTEN, README, block_of, check, run, statements_of
 
 BLOCKS = [
     "## Quick start",
@@ -32,29 +27,6 @@ BLOCKS = [
 ]
 
 ASSIGNMENT = re.compile(r"\w+=\$\(")
-
-
-def run(statements, folder, environment, seconds=SECONDS):
-    """Runs the statements in one shell; the output of each."""
-    (folder / "home").mkdir()
-    outputs = [folder / f"output-{number}" for number in range(len(statements))]
-    script = "set -eo pipefail\ncd home\n"
-    for (statement, _), output in zip(statements, outputs):
-        script += f"exec >'{output}' 2>&1\n{statement}"
-    done = subprocess.run(
-        ["bash"], input=script, text=True, cwd=folder, env=environment, timeout=seconds
-    )
-    said = [output.read_text() if output.exists() else None for output in outputs]
-    if done.returncode != 0:
-        last = max(n for n, text in enumerate(said) if text is not None)
-        pytest.fail(f"ended with {done.returncode}:\n{statements[last][0]}{said[last]}")
-    return said
-
-
-def check(statements, outputs):
-    for (statement, expected), output in zip(statements, outputs):
-        for text in expected:
-            assert text in output, f"{statement}does not say {text!r}, but:\n{output}"
 
 
 @pytest.mark.parametrize("heading", BLOCKS)
@@ -75,7 +47,8 @@ def test_a_block_does_what_it_says(tmp_path, heading):
         here = [(text.replace(DEFAULT_LISTEN, server.address), says) for text, says in statements]
         for text, _ in statements:
             assert ("curl" in text) == (DEFAULT_LISTEN in text), "not the default address"
-        check(here, run(here, tmp_path, environment))
+        (tmp_path / "home").mkdir()
+        check(here, run(here, tmp_path / "home", environment))
 
 
 def test_statements_and_what_they_say_are_told_apart():
@@ -85,10 +58,9 @@ def test_statements_and_what_they_say_are_told_apart():
 
 def test_a_wrong_output_and_a_failed_command_are_found_out(tmp_path):
     statements = [("a=1\n", []), ("echo $a\n", ["1"])]
-    outputs = run(statements, pathlib.Path(tmp_path), dict(os.environ))
+    outputs = run(statements, tmp_path, dict(os.environ))
     check(statements, outputs)
     with pytest.raises(AssertionError, match="does not say"):
         check([statements[0], ("echo $a\n", ["2"])], outputs)
-    (tmp_path / "second").mkdir()
     with pytest.raises(pytest.fail.Exception, match="ended with 3"):
-        run([("echo a\n", []), ("(exit 3)\n", [])], tmp_path / "second", dict(os.environ))
+        run([("echo a\n", []), ("(exit 3)\n", [])], tmp_path, dict(os.environ))

@@ -6,8 +6,7 @@ import uuid
 
 import running
 from given import given
-from readme import README, block_of, statements_of
-from test_quickstart import check, run
+from readme import README, block_of, check, run, statements_of
 
 # The whole block: Spark starts four times.
 SECONDS = 600
