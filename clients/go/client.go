@@ -134,8 +134,8 @@ func retry(
 		mayHaveHappened = mayHaveHappened ||
 			requestID != "" && server.Addr != nil && failed.leavesOpenWhatHappened()
 		failed.MayHaveHappened = mayHaveHappened
-		if attempts <= 1 || ctx.Err() != nil || !failed.isRetryable() ||
-			sleep(ctx, waits.after(failed.RetryDelay)) != nil {
+		// What the caller has ended cannot be waited for either.
+		if attempts <= 1 || !failed.isRetryable() || sleep(ctx, waits.after(failed.RetryDelay)) != nil {
 			return failed
 		}
 	}

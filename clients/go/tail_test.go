@@ -49,12 +49,12 @@ func (s *script) StreamEvents(
 }
 
 func (s *stream) Recv() (*gamev1.StreamEventsResponse, error) {
-	if len(s.responses) > 0 {
+	if len(s.responses) > 0 && s.ctx.Err() == nil {
 		response := s.responses[0]
 		s.responses = s.responses[1:]
 		return response, nil
 	}
-	if s.end == nil {
+	if s.end == nil || s.ctx.Err() != nil {
 		<-s.ctx.Done()
 		return nil, status.FromContextError(s.ctx.Err()).Err()
 	}
