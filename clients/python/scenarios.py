@@ -169,7 +169,9 @@ async def resume(client):
 
     wanted = pb.EventFilter(player_ids=[f"{RUN}-resume"])
     reading = asyncio.create_task(responses(client, until, filter=wanted))
-    await asyncio.wait([reading, wait := asyncio.create_task(opened.wait())], return_when="FIRST_COMPLETED")
+    await asyncio.wait(
+        [reading, wait := asyncio.create_task(opened.wait())], return_when="FIRST_COMPLETED"
+    )
     wait.cancel()
     for number in range(1, PURCHASES + 1):
         receipts.append((await buy(client, "resume", "sword")).receipt.event_id)

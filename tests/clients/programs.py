@@ -42,13 +42,13 @@ CARGO = {name: ["cargo", name, "--locked", "--features", "export"] for name in (
 
 # By the head of the column of the table.
 PROGRAMS = {
-    "python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
-    "python, asyncio": Program(
+    "Python": Program("python", [sys.executable, "scenarios.py"], PYTHON_BUILD),
+    "Python, asyncio": Program(
         "python", [sys.executable, "scenarios.py", "--asyncio"], PYTHON_BUILD
     ),
-    "go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
-    "kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], [*MAVEN, "test-compile"]),
-    "rust": Program(
+    "Go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
+    "Kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], [*MAVEN, "test-compile"]),
+    "Rust": Program(
         "rust",
         [str(EXAMPLES / "client-scenarios")],
         [*CARGO["build"], "--example", "client-scenarios"],

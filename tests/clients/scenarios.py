@@ -105,7 +105,9 @@ class World:
 
     def log_of(self, player):
         """The events of a player that the log holds, refused actions aside."""
-        found = (delivered["event"] for delivered in running.whole_log(self.url, "--player", player))
+        found = (
+            delivered["event"] for delivered in running.whole_log(self.url, "--player", player)
+        )
         return [event for event in found if event["eventType"] != "request_rejected"]
 
     def receipt(self, player, request_id):
@@ -247,7 +249,9 @@ class Process:
         try:
             line = self._lines.get(timeout=min(SILENT_SECONDS, left))
         except queue.Empty:
-            raise Broken(f"it is silent, or takes longer than {RUN_SECONDS} s: {self.said()}") from None
+            raise Broken(
+                f"it is silent, or takes longer than {RUN_SECONDS} s: {self.said()}"
+            ) from None
         if line is None:
             if code := self._process.wait(running.STOP_SECONDS):
                 raise Broken(f"it ended with {code}: {self.said()}")

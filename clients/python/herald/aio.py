@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
 
 import grpc
 
@@ -32,9 +32,7 @@ class Client:
     feed: game_pb2_grpc.EventFeedServiceStub
     """The bare calls of the feed."""
 
-    def __init__(
-        self, server: str, credentials: grpc.ChannelCredentials | None = None
-    ) -> None:
+    def __init__(self, server: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         """As that of `herald.client`."""
         target, encrypted = calls.address(server)
         if encrypted:
@@ -76,7 +74,7 @@ class Client:
             self._check_open()
             yield
         except asyncio.CancelledError:
-            if not asyncio.current_task().cancelling():
+            if not (task := asyncio.current_task()) or not task.cancelling():
                 self._check_open()
             raise
 
@@ -105,7 +103,7 @@ class Client:
 
 async def tail(
     client: Client, request: pb.StreamEventsRequest
-) -> AsyncIterator[pb.StreamEventsResponse]:
+) -> AsyncGenerator[pb.StreamEventsResponse, None]:
     """As that of `herald.tail`."""
     place = Place(request)
     while True:

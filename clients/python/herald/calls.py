@@ -5,10 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-import grpc
-
-from herald.game.v1 import game_pb2
-
 # The attempts at a call, and the seconds that each may take, unless told.
 ATTEMPTS = 5
 DEADLINE = 5.0
@@ -28,7 +24,7 @@ OPTIONS = [
 
 
 def address(server: str) -> tuple[str, bool]:
-    """Host and port of `http://HOST:PORT`, and whether it is https. Anything else is a ValueError."""
+    """Host and port of `http://HOST:PORT`, and whether it is https. ValueError: it is neither."""
     scheme, found, target = server.rpartition("://")
     if not target or "/" in target or (found and scheme not in ("http", "https")):
         raise ValueError(f"{server!r} is no server; write it like http://127.0.0.1:50051")

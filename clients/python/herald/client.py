@@ -1,17 +1,18 @@
 """Calls that are tried again with the same request id.
 
-    from herald.client import Client
-    from herald.game.v1 import game_pb2 as pb
+from herald.client import Client
+from herald.game.v1 import game_pb2 as pb
 
-    with Client("http://127.0.0.1:50051") as client:
-        request = pb.PurchaseItemRequest(player_id="ann", item_id="sword")
-        receipt = client.call(client.game.PurchaseItem, request).receipt
+with Client("http://127.0.0.1:50051") as client:
+    request = pb.PurchaseItemRequest(player_id="ann", item_id="sword")
+    receipt = client.call(client.game.PurchaseItem, request).receipt
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -30,9 +31,7 @@ class Client:
     feed: game_pb2_grpc.EventFeedServiceStub
     """The bare calls of the feed."""
 
-    def __init__(
-        self, server: str, credentials: grpc.ChannelCredentials | None = None
-    ) -> None:
+    def __init__(self, server: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         """A client of `server`, such as http://127.0.0.1:50051. https is encrypted, with the
         system's roots unless there are `credentials`. ValueError: it is no server.
         """

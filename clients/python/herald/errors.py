@@ -60,8 +60,8 @@ class Local(grpc.RpcError):
     def details(self) -> str:
         return self._message
 
-    def trailing_metadata(self) -> None:
-        return None
+    def trailing_metadata(self) -> tuple:
+        return ()
 
 
 class HeraldError(Exception):
@@ -70,7 +70,7 @@ class HeraldError(Exception):
     code: grpc.StatusCode
     """The status code."""
     reason: str | None
-    """Herald's own, such as VALIDATION_FAILED; None when the error is the library's or a proxy's."""
+    """Herald's own, such as VALIDATION_FAILED; None when the error is not Herald's."""
     message: str
     """The text of the status."""
     violations: list[Violation]

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import grpc
 
@@ -24,7 +25,10 @@ from herald.resume import Place
 __all__ = ["tail"]
 
 
-def tail(client: Client, request: pb.StreamEventsRequest) -> Iterator[pb.StreamEventsResponse]:
+Responses = Generator[pb.StreamEventsResponse, None, None]
+
+
+def tail(client: Client, request: pb.StreamEventsRequest) -> Responses:
     """What `request` asks for, one response after another, each with its cursor. A stream that
     breaks, or is silent for three heartbeat intervals, is opened again behind the newest cursor,
     without an end. Two responses at most are read ahead. Closing the generator ends it, and so does
@@ -53,14 +57,14 @@ def tail(client: Client, request: pb.StreamEventsRequest) -> Iterator[pb.StreamE
         client.closed.wait(wait)
 
 
-def _messages(call: grpc.Call, patience: float) -> Iterator[pb.StreamEventsResponse]:
+def _messages(call: Any, patience: float) -> Responses:
     """What a stream brings until it ends, or is silent for `patience` seconds."""
     # One that waits here and one in the reader's hand: who reads slowly slows the server down.
     read: queue.Queue = queue.Queue(maxsize=1)
     ended = None
 
     def reader() -> None:
-        end = StopIteration()
+        end: Exception = StopIteration()
         try:
             for message in call:
                 read.put(message)

@@ -5,6 +5,7 @@ import concurrent.futures
 import itertools
 import pathlib
 import sys
+import threading
 
 import grpc
 import pytest
@@ -66,9 +67,9 @@ class Server(game_pb2_grpc.GameServiceServicer, game_pb2_grpc.EventFeedServiceSe
             context.abort_with_status(answer)
         for message in answer:
             if message is None:
-                over = concurrent.futures.Future()
-                context.add_callback(lambda: over.set_result(None))
-                over.result(SECONDS)
+                over = threading.Event()
+                context.add_callback(over.set)
+                over.wait(SECONDS)
                 return
             yield message
 
