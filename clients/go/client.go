@@ -124,7 +124,8 @@ func retry(
 		// Set where there was a connection to send the call on.
 		var server peer.Peer
 		attempt, cancel := context.WithTimeout(ctx, timeout)
-		err := invoke(attempt, method, request, response, conn, slices.Concat(options, []grpc.CallOption{grpc.Peer(&server)})...)
+		err := invoke(attempt, method, request, response, conn,
+			slices.Concat(options, []grpc.CallOption{grpc.Peer(&server)})...)
 		cancel()
 		if err == nil {
 			return nil

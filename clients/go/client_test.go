@@ -159,6 +159,44 @@ func TestAServerThatIsNotThereHasCarriedOutNothing(t *testing.T) {
 	}
 }
 
+// silentGame never answers.
+type silentGame struct {
+	gamev1.UnimplementedGameServiceServer
+	entered chan struct{}
+}
+
+func (g *silentGame) PurchaseItem(
+	ctx context.Context, _ *gamev1.PurchaseItemRequest,
+) (*gamev1.PurchaseItemResponse, error) {
+	close(g.entered)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestWhatReachedAServerThatThenDiedMayHaveHappened(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	game, server := &silentGame{entered: make(chan struct{})}, grpc.NewServer()
+	gamev1.RegisterGameServiceServer(server, game)
+	go server.Serve(listener)
+	go func() {
+		<-game.entered
+		server.Stop()
+	}()
+	client, err := New("http://" + listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, err = client.Game.PurchaseItem(t.Context(), &gamev1.PurchaseItemRequest{}, Attempts(1), Timeout(time.Minute))
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Reason != "" || !failed.MayHaveHappened {
+		t.Fatalf("%#v", err)
+	}
+}
+
 func TestASecondGameProtoCanBeLoaded(t *testing.T) {
 	if path := gamev1.File_herald_game_v1_game_proto.Path(); path != "herald/game/v1/game.proto" {
 		t.Fatal(path)

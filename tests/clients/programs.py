@@ -29,6 +29,9 @@ PYTHON_BUILD = [
     "herald/game/v1/game.proto",
 ]
 
+# An older Go fetches the one that the client wants.
+os.environ.setdefault("GOTOOLCHAIN", "auto")
+
 # A JVM that starts fast rather than one that becomes fast.
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-cp"]
 JAVA += ["target/classes:target/test-classes:target/dependency/*"]

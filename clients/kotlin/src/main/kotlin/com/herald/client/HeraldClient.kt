@@ -1,5 +1,6 @@
 package com.herald.client
 
+import io.grpc.Attributes
 import io.grpc.CallOptions
 import io.grpc.ClientStreamTracer
 import io.grpc.ConnectivityState
@@ -105,7 +106,7 @@ internal class Reach : ClientStreamTracer.Factory() {
 
     override fun newClientStreamTracer(info: ClientStreamTracer.StreamInfo, headers: Metadata) =
         object : ClientStreamTracer() {
-            override fun streamCreated(transport: io.grpc.Attributes, headers: Metadata) {
+            override fun streamCreated(transport: Attributes, headers: Metadata) {
                 sent = true
             }
         }

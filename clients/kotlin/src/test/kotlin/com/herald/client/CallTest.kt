@@ -4,19 +4,24 @@ import com.google.protobuf.ByteString
 import com.herald.client.status.BadRequestKt.fieldViolation
 import com.herald.client.status.badRequest
 import com.herald.client.status.errorInfo
+import com.herald.game.v1.GameServiceGrpcKt.GameServiceCoroutineImplBase
 import com.herald.game.v1.GameServiceGrpcKt.purchaseItemMethod
 import com.herald.game.v1.GetCatalogRequest
 import com.herald.game.v1.GetReceiptRequest
 import com.herald.game.v1.PurchaseItemRequest
+import com.herald.game.v1.PurchaseItemResponse
 import io.grpc.Attributes
 import io.grpc.ClientStreamTracer.StreamInfo
+import io.grpc.InsecureServerCredentials
 import io.grpc.Metadata
 import io.grpc.Status
 import io.grpc.Status.Code
 import io.grpc.StatusException
+import io.grpc.okhttp.OkHttpServerBuilder
 import java.io.File
 import java.lang.reflect.Modifier
 import java.net.InetAddress
+import java.net.InetSocketAddress
 import java.net.ServerSocket
 import kotlin.test.Test
 import kotlin.test.assertEquals
@@ -25,8 +30,12 @@ import kotlin.test.assertFalse
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import kotlin.time.Duration.Companion.milliseconds
+import kotlin.time.Duration.Companion.minutes
 import kotlin.time.Duration.Companion.seconds
+import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.ExperimentalCoroutinesApi
+import kotlinx.coroutines.awaitCancellation
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.test.currentTime
 import kotlinx.coroutines.test.runTest
@@ -118,6 +127,31 @@ class CallTest {
             val error = assertFailsWith<HeraldException> { client.call(purchaseItemMethod, buy, attempts = 2) }
             assertEquals(Code.UNAVAILABLE, error.code)
             assertFalse(error.mayHaveHappened)
+        }
+    }
+
+    @Test
+    fun `what reached a server that then died may have happened`() = runBlocking {
+        val entered = CompletableDeferred<Unit>()
+        val silent =
+            object : GameServiceCoroutineImplBase() {
+                override suspend fun purchaseItem(request: PurchaseItemRequest): PurchaseItemResponse {
+                    entered.complete(Unit)
+                    awaitCancellation()
+                }
+            }
+        val anyPort = InetSocketAddress(InetAddress.getLoopbackAddress(), 0)
+        val server =
+            OkHttpServerBuilder.forPort(anyPort, InsecureServerCredentials.create()).addService(silent).build().start()
+        HeraldClient("http://127.0.0.1:${server.port}").use { client ->
+            launch {
+                entered.await()
+                server.shutdownNow()
+            }
+            val error =
+                assertFailsWith<HeraldException> { client.call(purchaseItemMethod, buy, timeout = 1.minutes, attempts = 1) }
+            assertNull(error.reason)
+            assertTrue(error.mayHaveHappened)
         }
     }
 
