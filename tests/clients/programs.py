@@ -34,6 +34,14 @@ PYTHON_BUILD = [
 # As clients/typescript/README.md has it, and the pages.
 TYPESCRIPT_BUILD = ["npm", "run", "--silent", "from-nothing"]
 
+# An older Go fetches the one that the client wants.
+os.environ.setdefault("GOTOOLCHAIN", "auto")
+
+# A JVM that starts fast rather than one that becomes fast.
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-cp"]
+JAVA += ["target/classes:target/test-classes:target/dependency/*"]
+MAVEN = ["mvn", "--batch-mode", "--quiet"]
+
 # As scripts/test has it, so that nothing is built twice.
 CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 os.environ.setdefault("CARGO_TARGET_DIR", f"{CACHE}/herald/target")
@@ -56,6 +64,8 @@ PROGRAMS = {
         TYPESCRIPT_BUILD,
         flags=("--cors=loopback",),
     ),
+    "Go": Program("go", ["bin/scenarios"], "go build -o bin/ ./example ./scenarios".split()),
+    "Kotlin": Program("kotlin", [*JAVA, "scenarios.ScenariosKt"], [*MAVEN, "test-compile"]),
     "Rust": Program(
         "rust",
         [str(EXAMPLES / "client-scenarios")],
@@ -66,6 +76,8 @@ PROGRAMS = {
 # What runs a client's own tests, by folder, once its programs are built: for what no scenario
 # reaches.
 OWN_TESTS = {
+    "go": [str(running.REPOSITORY / "scripts" / "go")],
+    "kotlin": [*MAVEN, "test"],
     "python": [sys.executable, "-m", "pytest", "-q"],
     "typescript": ["npm", "test"],
     "rust": [*CARGO["test"], "--lib", "client::"],

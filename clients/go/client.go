@@ -1,0 +1,165 @@
+package herald
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	gamev1 "github.com/herald-events/herald/clients/go/gen/game/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+const (
+	defaultTimeout  = 5 * time.Second
+	defaultAttempts = 5
+	// Room for a catalogue of 10,000 items with the longest names, and for any batch.
+	maxResponseBytes = 16 << 20
+)
+
+// Client is a connection to one server, made at the first call and anew after it broke. It may
+// be used by many goroutines at once.
+type Client struct {
+	// Game is what players do.
+	Game gamev1.GameServiceClient
+	// Feed is the log of all events; see [Tail].
+	Feed gamev1.EventFeedServiceClient
+
+	conn *grpc.ClientConn
+}
+
+// New makes a client of the server at endpoint, such as http://127.0.0.1:50051 or
+// https://game.example; options come after, and so win over, its own. Nothing is sent yet.
+//
+// Each call with one answer has a deadline of 5 s an attempt, see [Timeout], and 5 attempts,
+// see [Attempts], of which all after the first are made only when trying again can help. An
+// action without a request id is given one, a UUID, and keeps it; the message of the caller is
+// left as it is. What remains is an [*Error]. Ending the context ends the waits too.
+func New(endpoint string, options ...grpc.DialOption) (*Client, error) {
+	address, err := url.Parse(endpoint)
+	if err != nil || address.Host == "" || (address.Scheme != "http" && address.Scheme != "https") {
+		return nil, fmt.Errorf("%q is no server address, write it like http://host:50051", endpoint)
+	}
+	target, transport := address.Host, insecure.NewCredentials()
+	if address.Scheme == "https" {
+		transport = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	}
+	if address.Port() == "" {
+		target += map[string]string{"http": ":80", "https": ":443"}[address.Scheme]
+	}
+	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithUnaryInterceptor(retry),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
+		// Below the minute after which many load balancers forget a connection.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
+		}),
+		// A call fails at once between two tries to connect: those must be no rarer than calls
+		// are tried again.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: firstWait, Multiplier: 2, Jitter: 0.25, MaxDelay: 2 * time.Second,
+			},
+			MinConnectTimeout: defaultTimeout,
+		}),
+	}, options...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{gamev1.NewGameServiceClient(conn), gamev1.NewEventFeedServiceClient(conn), conn}, nil
+}
+
+// Close ends the connection and all calls on it.
+func (c *Client) Close() error { return c.conn.Close() }
+
+type timeoutOption struct {
+	grpc.EmptyCallOption
+	timeout time.Duration
+}
+
+type attemptsOption struct {
+	grpc.EmptyCallOption
+	attempts int
+}
+
+// Timeout is how long each attempt of a call may take; 5 s without it.
+func Timeout(timeout time.Duration) grpc.CallOption {
+	return timeoutOption{timeout: timeout}
+}
+
+// Attempts is how often a call is tried at the most, at least once; 5 without it.
+func Attempts(attempts int) grpc.CallOption {
+	return attemptsOption{attempts: attempts}
+}
+
+// retry makes the attempts of a call.
+func retry(
+	ctx context.Context, method string, request, response any,
+	conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	timeout, attempts := defaultTimeout, defaultAttempts
+	for _, option := range options {
+		switch option := option.(type) {
+		case timeoutOption:
+			timeout = option.timeout
+		case attemptsOption:
+			attempts = option.attempts
+		}
+	}
+	request, requestID := withRequestID(request)
+	// Of any attempt: what one that came later says is not about those before.
+	mayHaveHappened := false
+	for waits := (waits{}); ; attempts-- {
+		// Set where there was a connection to send the call on.
+		var server peer.Peer
+		attempt, cancel := context.WithTimeout(ctx, timeout)
+		err := invoke(attempt, method, request, response, conn,
+			slices.Concat(options, []grpc.CallOption{grpc.Peer(&server)})...)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		failed := errorOf(err)
+		failed.RequestID = requestID
+		mayHaveHappened = mayHaveHappened ||
+			requestID != "" && server.Addr != nil && failed.leavesOpenWhatHappened()
+		failed.MayHaveHappened = mayHaveHappened
+		// What the caller has ended cannot be waited for either.
+		if attempts <= 1 || !failed.isRetryable() || sleep(ctx, waits.after(failed.RetryDelay)) != nil {
+			return failed
+		}
+	}
+}
+
+// withRequestID is the request, and its request id if it is an action; one without is copied
+// and given one.
+func withRequestID(request any) (any, string) {
+	action, ok := request.(interface {
+		proto.Message
+		GetRequestId() string
+		// Only actions can be tried out; others name the request id of one.
+		GetValidateOnly() bool
+	})
+	if !ok {
+		return request, ""
+	}
+	if id := action.GetRequestId(); id != "" {
+		return request, id
+	}
+	id := uuid.NewString()
+	named := proto.Clone(action)
+	field := named.ProtoReflect().Descriptor().Fields().ByName("request_id")
+	named.ProtoReflect().Set(field, protoreflect.ValueOfString(id))
+	return named, id
+}
