@@ -73,8 +73,7 @@ def memberships(events, step):
     moves = moves.withColumn("now", now).withColumn("before", F.coalesce(before, F.lit("")))
     changes = moves.selectExpr("step", "inline(array(struct(now AS name, 1 AS one), "
                                "struct(before AS name, -1 AS one)))")  # fmt: skip
-    grown = changes.where("name != ''").groupBy("name", "step").agg(F.sum("one").alias("count"))
-    return grown.where("count != 0")
+    return changes.where("name != ''").groupBy("name", "step").agg(F.sum("one").alias("count"))
 
 
 def players(events, top):
@@ -114,18 +113,21 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
-def draw(path, title, lines=None, bars=None):
+def draw(path, title, unit, lines=None, bars=None):
     import matplotlib
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import dates, pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    counts = axes.xaxis if bars else axes.yaxis
+    counts.set_label_text(unit)
+    counts.set_major_locator(ticker.MaxNLocator(integer=True))
     for name, (times, values) in (lines or {}).items():
         axes.plot(times, values, marker=".", label=plain(name))
     if lines:
         axes.legend()
-        figure.autofmt_xdate()
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
     if bars:
         axes.barh([plain(name) for name in bars][::-1], list(bars.values())[::-1])
     axes.set_title(title)
@@ -155,9 +157,10 @@ def report(events, out, every=None, top=10):
     members = series(memberships(events, step).collect(), top, adds_up=True)
     spent = players(events, top).collect()
     events.unpersist()
-    draw(out / "purchases.png", "Bought, less what was taken back", lines=bought)
-    draw(out / "guilds.png", "Members of guilds", lines=members)
-    draw(out / "players.png", "Spent", bars={row["name"]: row["count"] for row in spent})
+    draw(out / "purchases.png", "Bought, less what was taken back", "items", lines=bought)
+    draw(out / "guilds.png", "Growth of guilds", "more members", lines=members)
+    bars = {row["name"]: row["count"] for row in spent}
+    draw(out / "players.png", "Spent, less what was given back", "smallest coins", bars=bars)
     totals = [(name, sum(values)) for name, (_, values) in bought.items()]
     sizes = [(name, values[-1]) for name, (_, values) in members.items()]
     sections = [

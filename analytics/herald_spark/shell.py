@@ -3,12 +3,20 @@
 """
 
 import argparse
+import code
+import rlcompleter
 import sys
 
-from pyspark.sql import functions as F  # noqa: F401 (for who types)
+from pyspark.sql import functions as F
 
-from herald_spark import batch, cli, filters, sessions  # noqa: F401
+from herald_spark import batch, cli, filters, sessions
 from herald_spark.problems import Problem
+
+EXAMPLES = """
+  events.where("event_type = 'item_purchased'").show()
+  filters.chosen(events, items=['sword']).count()
+  spark.sql("SELECT event_type, count(*) FROM events GROUP BY 1").show()
+"""
 
 
 def options_of(arguments):
@@ -19,14 +27,37 @@ def options_of(arguments):
     return parser.parse_args(arguments)
 
 
-try:
-    options = options_of(sys.argv[1:])
-    spark = sessions.session("shell")
+def complete_by_tab(names):
+    try:
+        import readline
+    except ImportError:
+        return
+    readline.set_completer(rlcompleter.Completer(names).complete)
+    readline.parse_and_bind("tab: complete")
+
+
+def interact(spark, options):
+    """Takes statements until there are no more."""
     events = cli.source_of(spark, options).events.cache()
     events.createOrReplaceTempView("events")
-    print(f"{events.count()} events, in `events` and as a table; for instance:")
-    print("  events.where(\"event_type = 'item_purchased'\").show()")
-    print("  filters.chosen(events, items=['sword']).count()")
-    print('  spark.sql("SELECT event_type, count(*) FROM events GROUP BY 1").show()')
-except Problem as problem:
-    cli.say(str(problem))
+    banner = f"{events.count()} events, in `events` and as a table; for instance:{EXAMPLES}"
+    names = {"spark": spark, "events": events, "F": F, "filters": filters, "batch": batch}
+    complete_by_tab(names)
+    code.interact(banner, local=names, exitmsg="")
+
+
+def main(arguments):
+    options = options_of(arguments)
+    spark = sessions.session("shell")
+    try:
+        interact(spark, options)
+    except Problem as problem:
+        cli.say(str(problem))
+        return cli.FAILED
+    finally:
+        spark.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ import harness
 import running
 import stub
 import tables
-from herald_spark import cli
+from herald_spark import cli, shell
 from herald_spark.problems import Problem
 
 FOREIGN = [b"\xff\xfe\x00garbage", b'{"event_id": "x"}', None, b"", b"\x78\x01"]
@@ -252,3 +252,22 @@ def test_a_report_counts_what_happened(jobs, kafka, pb):
     for name in ("purchases", "guilds", "players"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f'src="{name}.png"' in page
+
+
+def test_the_shell_has_the_events_at_hand(jobs, kafka, pb, monkeypatch, capsys):
+    kafka.put_events(jobs.topic, 1, [full(pb, "alice"), harness.event(pb, "bob")])
+    lines = [
+        "print('swords', filters.chosen(events, items=['sword']).count())",
+        "print('all', spark.sql('SELECT count(*) FROM events').first()[0])",
+    ]
+
+    def typed(_):
+        if not lines:
+            raise EOFError
+        return lines.pop(0)
+
+    monkeypatch.setattr("builtins.input", typed)
+    flags = [*jobs.where(), "--descriptor-set", jobs.descriptor_set]
+    shell.interact(jobs.spark, shell.options_of(flags))
+    said = capsys.readouterr().out
+    assert "swords 1" in said and "all 2" in said
