@@ -146,15 +146,16 @@ impl ClientError {
     /// Whether the server was not reached or says that it cannot do its work now;
     /// in either case a write has not happened.
     pub fn is_unavailable(&self) -> bool {
-        self.0.origin == Origin::Unreached
-            || (self.reason().is_some() && self.is_retryable() && !self.outcome_unknown())
+        let is_definite = self.0.origin == Origin::Unreached || self.reason().is_some();
+        is_definite && self.is_retryable() && !self.outcome_unknown()
     }
 
     /// Whether a write that failed so may have happened all the same. Only a
     /// retry with the same request id finds out.
     pub fn outcome_unknown(&self) -> bool {
-        // After an attempt in doubt, only an answer to the action itself is one.
-        if self.0.in_doubt && self.is_retryable() {
+        // What a later attempt is told says nothing of those before: their event may reach the
+        // log yet.
+        if self.0.in_doubt {
             return true;
         }
         match self.reason() {

@@ -39,8 +39,8 @@ pub mod stubs {
     include!(concat!(env!("OUT_DIR"), "/client/game.v1.rs"));
 }
 
-/// How often an idle connection is probed. Below the minute after which many
-/// load balancers and NATs forget a connection.
+/// How often a connection is probed during calls, so that one that died silently is
+/// noticed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How long a probe may stay unanswered before the connection counts as dead.
@@ -105,7 +105,8 @@ impl Client {
             .connect_timeout(options.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
+            // The server asks in between; some proxies refuse pings without a call.
+            .keep_alive_while_idle(false)
             .tcp_nodelay(true);
         let channel = if options.lazy {
             configured.connect_lazy()

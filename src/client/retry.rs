@@ -177,6 +177,10 @@ mod tests {
         herald(Code::Unavailable, reason::LOG_UNAVAILABLE)
     }
 
+    fn unreached() -> ClientError {
+        ClientError::unreached("http://host", &std::io::Error::other("connection refused"))
+    }
+
     fn refused() -> ClientError {
         herald(Code::InvalidArgument, reason::VALIDATION_FAILED)
     }
@@ -234,11 +238,14 @@ mod tests {
             (vec![not_written()], false),
             // The second answer is about the second attempt only.
             (vec![unknown(), not_written()], true),
-            (vec![unknown(), refused()], false),
+            (vec![unknown(), refused()], true),
+            (vec![unknown(), ClientError::from(Status::unimplemented("an older server"))], true),
+            (vec![unknown(), unreached()], true),
         ] {
             let attempts = u32::try_from(failures.len()).unwrap();
             let error = Server::failing(failures).call(attempts).await.unwrap_err();
             assert_eq!(error.outcome_unknown(), maybe, "{error}");
+            assert_eq!(error.is_unavailable(), !maybe, "{error}");
             let again = format!("try again with request id {}", error.request_id().unwrap());
             assert_eq!(error.to_string().contains(&again), maybe, "{error}");
         }

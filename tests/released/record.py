@@ -13,7 +13,7 @@ import grpc
 from google.protobuf import json_format
 
 import running
-from released import CATALOG, FOLDER, Schema
+from released import CATALOG, FOLDER, Schema, essence
 
 PLAYER = "veteran"
 
@@ -86,7 +86,8 @@ def record(schema, server):
             bought = bought or (answer.receipt.event_id if method == "PurchaseItem" else None)
         for rpc, says in READS.items():
             own = {name: request_id if value is None else value for name, value in says.items()}
-            reads.append(call(rpc, own)[0])
+            asked, answer = call(rpc, own)
+            reads.append(asked | {"answer": essence(answer)})
         refuse(schema, channel)
         running.wait_until(
             lambda: has_refusal(in_log(schema, channel)), running.START_SECONDS, "the refusal"

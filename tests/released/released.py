@@ -67,7 +67,30 @@ class Schema:
 
 def kept(event):
     """What of an event is the same whenever the action is carried out again, as JSON."""
-    event = json_format.MessageToDict(event)
-    for name in ("acceptTime", "checkedThroughOffset", "origin"):
-        event.pop(name, None)
-    return event
+    return without_volatile(json_format.MessageToDict(event))
+
+
+# What differs whenever the same is done again, or in another log.
+VOLATILE = {
+    "acceptTime", "appendTime", "firstSeenTime", "lastSeenTime", "cursor", "earliestCursor",
+    "latestCursor", "feedEpoch", "partition", "partitions", "offset", "requestHorizon",
+    "checkedThroughOffset", "origin", "catalogVersion",
+}  # fmt: skip
+
+
+def essence(answer):
+    """What of an answer is the same whenever the same is asked: of the feed its events, of all
+    others what is not volatile; as JSON.
+    """
+    messages = [answer] if hasattr(answer, "DESCRIPTOR") else list(answer)
+    batches = [getattr(message, "batch", message) for message in messages]
+    events = [d.event for batch in batches for d in getattr(batch, "events", [])]
+    if events:
+        return [kept(event) for event in events]
+    return without_volatile([json_format.MessageToDict(message) for message in messages])
+
+
+def without_volatile(value):
+    if isinstance(value, dict):
+        return {k: without_volatile(v) for k, v in value.items() if k not in VOLATILE}
+    return [without_volatile(v) for v in value] if isinstance(value, list) else value

@@ -10,10 +10,10 @@ ATTEMPTS = 5
 DEADLINE = 5.0
 
 OPTIONS = [
-    # An idle connection is probed before load balancers and NATs forget it.
+    # A connection that died silently is noticed during calls. The server asks in between, so that
+    # load balancers and NATs do not forget it.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # The waits are the caller's: gRPC itself would not even try for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),

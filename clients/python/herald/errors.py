@@ -6,6 +6,7 @@ import dataclasses
 import random
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -111,8 +112,8 @@ class HeraldError(Exception):
             self.retryable = self.reason in RETRIED or asked or unavailable
             doubtful = self.reason in DOUBTFUL
         self.request_id = request_id
-        # After an attempt in doubt, only an answer to the action itself is one.
-        self.maybe_done = bool(request_id) and (doubtful or (in_doubt and self.retryable))
+        # What a later attempt is told says nothing of those before.
+        self.maybe_done = bool(request_id) and (doubtful or in_doubt)
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -127,16 +128,17 @@ class HeraldError(Exception):
 
 def _details(error: grpc.RpcError) -> list:
     """The details of a status, of the types that count here."""
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # a proxy's, which contradict its code
-        status = None
     kinds = error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo
     found = []
-    for detail in status.details if status else []:
-        for kind in kinds:
-            if detail.Is(kind.DESCRIPTOR):
-                found.append(kind.FromString(detail.value))
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status else []:
+            for kind in kinds:
+                if detail.Is(kind.DESCRIPTOR):
+                    found.append(kind.FromString(detail.value))
+    except (ValueError, DecodeError):
+        # A proxy's, which contradict its code or are none.
+        return []
     return found
 
 

@@ -68,7 +68,8 @@ def _messages(call: Any, patience: float) -> Responses:
         try:
             for message in call:
                 read.put(message)
-        except grpc.RpcError as failed:
+        except Exception as failed:
+            # Whatever it is: the owner waits for an end.
             end = failed
         read.put(end)
 
@@ -89,5 +90,5 @@ def _messages(call: Any, patience: float) -> Responses:
         while ended is None:
             last = read.get()
             ended = last if isinstance(last, Exception) else None
-    if isinstance(ended, grpc.RpcError):
+    if not isinstance(ended, StopIteration):
         raise ended

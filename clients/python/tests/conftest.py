@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import herald.aio
 import herald.client
 import herald.tail
-from herald import errors, resume
+from herald import errors
 from herald.errors import HeraldError
 from herald.game.v1 import game_pb2 as pb
 from herald.game.v1 import game_pb2_grpc
@@ -140,5 +140,3 @@ def client(request):
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     monkeypatch.setattr(errors, "FIRST_WAIT", 0.01)
-    # Three of them are long enough for a busy machine.
-    monkeypatch.setattr(resume, "SHORTEST_HEARTBEAT", 0.3)

@@ -29,6 +29,10 @@ LATER = error_details_pb2.RetryInfo(retry_delay={"nanos": 300_000_000})
         reason("UNAVAILABLE", "MOVED_BY_A_LATER_HERALD"),
         *map(refusal, "UNAVAILABLE DEADLINE_EXCEEDED INTERNAL UNKNOWN CANCELLED".split()),
         reason("UNAVAILABLE", "VALIDATION_FAILED", domain="proxy.example"),
+        # Details that are none.
+        refusal("UNAVAILABLE")._replace(
+            trailing_metadata=[("grpc-status-details-bin", b"\xff\xff")]
+        ),
     ],
     ids=lambda status: status.code.name,
 )
@@ -83,7 +87,8 @@ def test_the_server_says_how_long_to_wait(client):
         ([NOT_WRITTEN], False),
         # The second answer is about the second attempt only.
         ([UNKNOWN, NOT_WRITTEN], True),
-        ([UNKNOWN, reason("INVALID_ARGUMENT", "VALIDATION_FAILED")], False),
+        ([UNKNOWN, reason("INVALID_ARGUMENT", "VALIDATION_FAILED")], True),
+        ([UNKNOWN, refusal("UNIMPLEMENTED")], True),
     ],
 )
 def test_an_error_says_whether_the_action_may_have_been_carried_out(client, statuses, maybe_done):
