@@ -62,9 +62,10 @@ extension Herald {
   ) async throws -> Ending {
     let request = await place.begin()
     let feed = self.feed
+    let options = CallOptions.bounded
     return try await withThrowingTaskGroup(of: Ending.self) { group in
       group.addTask {
-        try await feed.streamEvents(request) { response in
+        try await feed.streamEvents(request, options: options) { response in
           for try await message in response.messages {
             let ending = try await place.take(message)
             do {
