@@ -38,6 +38,8 @@ FITS = [
     ("protocolbuffers/pyi", "<=", "python/requirements.txt", r"^protobuf==7\.(.+)"),
     ("grpc/python", "<=", "python/requirements.txt", r"^grpcio==(.+)"),
     ("bufbuild/es", "==", "typescript/package.json", r'"@bufbuild/protoc-gen-es": "(.+)"'),
+    # The oldest runtime that it may be installed with.
+    ("bufbuild/es", "<=", "typescript/package.json", r'"@bufbuild/protobuf": "\^(.+)"'),
     ("apple/swift", "==", "swift/Package.swift", r'swift-protobuf\.git", from: "(.+)"'),
     (
         "grpc/swift-protobuf",

@@ -37,7 +37,10 @@ namespace Herald
         /// <param name="timeout">The deadline of each attempt; 5 s when absent.</param>
         /// <param name="attempts">The most attempts, at least 1.</param>
         /// <param name="cancellation">Ends the call, and the waiting between attempts.</param>
-        /// <exception cref="HeraldException">What the last attempt has failed with.</exception>
+        /// <exception cref="HeraldException">What the last attempt has failed with; of the code
+        /// Cancelled when it was ended while under way.</exception>
+        /// <exception cref="OperationCanceledException">It was ended between two attempts; the
+        /// inner exception is what the last one has failed with.</exception>
         public async Task<TResponse> Call<TRequest, TResponse>(
             Func<TRequest, CallOptions, AsyncUnaryCall<TResponse>> method,
             TRequest request,
@@ -80,9 +83,9 @@ namespace Herald
                     var wait = backoff.Next(error.RetryDelay);
                     await Task.Delay(wait, cancellation).ConfigureAwait(false);
                 }
-                catch (OperationCanceledException)
+                catch (OperationCanceledException ended)
                 {
-                    throw error;
+                    throw new OperationCanceledException(ended.Message, error, cancellation);
                 }
             }
         }

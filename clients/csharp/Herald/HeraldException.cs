@@ -2,6 +2,7 @@
 using System;
 using System.Collections.Generic;
 using System.Linq;
+using Google.Protobuf;
 using Google.Rpc;
 using Grpc.Core;
 
@@ -38,15 +39,15 @@ namespace Herald
             RpcException failure, string requestId = "", bool hadOpenOutcome = false)
             : base(failure.Status.Detail, failure)
         {
-            var status = failure.GetRpcStatus();
-            var info = status?.GetDetail<ErrorInfo>();
-            if (info != null && info.Domain != "herald") info = null;
-            var delay = status?.GetDetail<RetryInfo>()?.RetryDelay;
+            // Details that a proxy has mangled are as none.
+            var status = failure.Trailers.GetRpcStatus(ignoreParseError: true);
+            var info = Details<ErrorInfo>(status).FirstOrDefault(one => one.Domain == "herald");
+            var delay = Details<RetryInfo>(status).FirstOrDefault()?.RetryDelay;
             Code = failure.StatusCode;
             Reason = info?.Reason ?? "";
-            Violations = status?.GetDetail<BadRequest>()?.FieldViolations
-                .Select(violation => (violation.Field, violation.Description)).ToList()
-                ?? new List<(string, string)>();
+            Violations = Details<BadRequest>(status)
+                .SelectMany(bad => bad.FieldViolations)
+                .Select(violation => (violation.Field, violation.Description)).ToList();
             Metadata = info?.Metadata.ToDictionary(pair => pair.Key, pair => pair.Value)
                 ?? new Dictionary<string, string>();
             RetryDelay = delay?.ToTimeSpan() ?? TimeSpan.Zero;
@@ -58,6 +59,26 @@ namespace Herald
                 ? Reason == "WRITE_OUTCOME_UNKNOWN" || Reason == "REQUEST_IN_PROGRESS"
                 : Code != StatusCode.Unimplemented;
             MayHaveHappened = requestId != "" && (hadOpenOutcome || open);
+        }
+
+        /// <summary>The details of a type, without those that cannot be decoded.</summary>
+        private static List<T> Details<T>(Google.Rpc.Status? status)
+            where T : class, IMessage<T>, new()
+        {
+            var details = new List<T>();
+            if (status == null) return details;
+            foreach (var any in status.Details)
+            {
+                try
+                {
+                    if (any.TryUnpack<T>(out var detail)) details.Add(detail);
+                }
+                catch (InvalidProtocolBufferException)
+                {
+                    // As if it were not there.
+                }
+            }
+            return details;
         }
 
         /// <summary>The status code.</summary>

@@ -19,7 +19,12 @@ var handler = new SocketsHttpHandler
     KeepAlivePingDelay = TimeSpan.FromSeconds(20),
     KeepAlivePingTimeout = TimeSpan.FromSeconds(10),
 };
-var options = new GrpcChannelOptions { HttpHandler = handler };
+var options = new GrpcChannelOptions
+{
+    HttpHandler = handler,
+    // Room for a catalogue of 10,000 items with the longest names, and for any batch.
+    MaxReceiveMessageSize = 16 * 1024 * 1024,
+};
 using var channel = GrpcChannel.ForAddress(server, options);
 var herald = new HeraldClient(channel);
 
@@ -60,7 +65,7 @@ await foreach (var response in herald.Tail(request, Reconnect))
         foreach (var delivered in response.Batch.Events)
         {
             var happened = delivered.Event;
-            Console.WriteLine($"{happened.PlayerId} joined {happened.GuildJoined.GuildId}");
+            Console.WriteLine($"{happened.PlayerId} joined {happened.GuildJoined?.GuildId}");
         }
     }
     // Only now: after a crash events may come again, and none is lost.

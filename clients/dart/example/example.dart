@@ -21,6 +21,8 @@ Future<void> main(List<String> arguments) async {
     port: server.port,
     options: const ChannelOptions(
       credentials: ChannelCredentials.insecure(),
+      // Where nobody answers it is given up before the deadline of a call.
+      connectTimeout: Duration(seconds: 4),
       keepAlive: ClientKeepAliveOptions(
         pingInterval: Duration(seconds: 20),
         timeout: Duration(seconds: 10),

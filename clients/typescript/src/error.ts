@@ -69,9 +69,7 @@ export class HeraldError extends Error {
     const status = ConnectError.from(failure);
     const info = status.findDetails(ErrorInfoSchema).find((info) => info.domain === "herald");
     const reason = info?.reason ?? "";
-    // A connection that is reset is no answer; connect-node calls it ABORTED.
-    const reset = !info && status.code === Code.Aborted && status.cause !== undefined;
-    const code = reset ? Code.Unavailable : status.code;
+    const code = info || status.cause === undefined ? status.code : meant(status.code);
     super(`${status.rawMessage || "no answer"} (${reason || Code[code]})`, { cause: failure });
     const delay = status.findDetails(RetryInfoSchema)[0]?.retryDelay;
     this.code = code;
@@ -91,4 +89,13 @@ export class HeraldError extends Error {
     const open = info ? OPEN.has(reason) : left;
     this.mayHaveHappened = action !== undefined && (action.mayHaveHappened || open);
   }
+}
+
+/** What a code means that Connect has given to a failure of its own. A server's has no cause. */
+function meant(code: Code): Code {
+  // A connection that is reset is no answer.
+  if (code === Code.Aborted) return Code.Unavailable;
+  // A proxy has sent details that cannot be decoded: Connect drops the status beside them.
+  if (code === Code.DataLoss) return Code.Unknown;
+  return code;
 }

@@ -7,6 +7,7 @@ import 'package:protobuf/protobuf.dart';
 import 'package:uuid/uuid.dart';
 
 import 'backoff.dart';
+import 'cancellation.dart';
 import 'error.dart';
 import 'generated/herald/game/v1/game.pbgrpc.dart';
 
@@ -64,14 +65,43 @@ class Herald {
   /// followed by another one behind the newest cursor, for as long as it takes; [onReconnect] is
   /// told the wait before it and why, no error when the server has ended the stream in order.
   ///
-  /// Ends by itself after `maxEvents`, counted over all streams, and with `stopWhenCaughtUp`. One
-  /// that is cancelled ends with its next message, at the latest with a heartbeat. Fails with the
-  /// [HeraldError] that trying again cannot help, as with the reasons `CURSOR_EXPIRED`,
+  /// Ends by itself after `maxEvents`, counted over all streams, and with `stopWhenCaughtUp`; at
+  /// once when its subscription is cancelled, also between messages and while it waits. Fails with
+  /// the [HeraldError] that trying again cannot help, as with the reasons `CURSOR_EXPIRED`,
   /// `CURSOR_AHEAD` and `FEED_EPOCH_CHANGED`.
   Stream<StreamEventsResponse> tail(
     StreamEventsRequest request, {
     void Function(Duration delay, HeraldError? error)? onReconnect,
-  }) async* {
+  }) {
+    final cancellation = Cancellation();
+    late final StreamSubscription<StreamEventsResponse> source;
+    // What is added comes from another stream, whose pauses are those of the reader.
+    final tail = StreamController<StreamEventsResponse>(
+      sync: true,
+      onPause: () => source.pause(),
+      onResume: () => source.resume(),
+      onCancel: () {
+        cancellation.cancel();
+        return source.cancel();
+      },
+    );
+    tail.onListen = () {
+      source = _streams(
+        request,
+        onReconnect,
+        cancellation,
+      ).listen(tail.add, onError: tail.addError, onDone: tail.close);
+    };
+    return tail.stream;
+  }
+
+  /// The tail. A generator that is cancelled goes on to its next message: [cancellation] ends what
+  /// it waits for.
+  Stream<StreamEventsResponse> _streams(
+    StreamEventsRequest request,
+    void Function(Duration delay, HeraldError? error)? onReconnect,
+    Cancellation cancellation,
+  ) async* {
     final next = request.deepCopy();
     final patience = _patience(request);
     final endless = next.maxEvents <= Int64.ZERO;
@@ -80,14 +110,17 @@ class Herald {
     bool complete() =>
         (!endless && next.maxEvents <= Int64.ZERO) || (next.stopWhenCaughtUp && caughtUp);
     final backoff = Backoff();
-    while (true) {
+    while (!cancellation.isCancelled) {
       Duration? delay;
       HeraldError? error;
       // Not the one that goes on: it is encoded when the call is made.
-      final responses = StreamIterator(feed.streamEvents(next.deepCopy()));
+      final call = feed.streamEvents(next.deepCopy());
+      final responses = StreamIterator(call);
       try {
         // The time runs only while a message is waited for, not while one is dealt with.
-        while (delay == null && await responses.moveNext().timeout(patience)) {
+        while (delay == null) {
+          final more = responses.moveNext().timeout(patience);
+          if (!await cancellation.orElse(more, false)) break;
           final message = responses.current;
           if (message.cursor.isNotEmpty) next.afterCursor = message.cursor;
           switch (message.whichResponse()) {
@@ -118,17 +151,22 @@ class Herald {
       } on GrpcError catch (failure) {
         error = HeraldError.of(failure);
       } finally {
-        // Ends the call. Not waited for: a connection that is dead does not answer.
+        // The first ends a call only once it has a connection, the second also one that waits for
+        // it. Not waited for: a connection that is dead does not answer.
         responses.cancel().ignore();
+        call.cancel().ignore();
       }
-      if (complete()) return;
+      if (complete() || cancellation.isCancelled) return;
       if (error != null && !error.retryable) throw error;
       // A closing without a delay, and an end without a closing, are waited for as errors are.
       final wait = delay != null && delay > Duration.zero
           ? delay
           : backoff.next(error?.retryDelay ?? Duration.zero);
       onReconnect?.call(wait, error);
-      await Future<void>.delayed(wait);
+      final waited = Completer<void>();
+      final timer = Timer(wait, waited.complete);
+      await cancellation.orElse(waited.future, null);
+      timer.cancel();
     }
   }
 }

@@ -51,7 +51,7 @@ public struct Herald<Transport: ClientTransport>: Sendable {
       requestID = action.requestID
       request = action as! Request
     }
-    var options = CallOptions.defaults
+    var options = CallOptions.bounded
     options.timeout = timeout
     var open = false
     var backoff = Backoff()
@@ -67,5 +67,19 @@ public struct Herald<Transport: ClientTransport>: Sendable {
         attempt += 1
       }
     }
+  }
+}
+
+extension CallOptions {
+  /// Room for a catalogue of 10,000 items with the longest names, and for any batch of events.
+  private static let maxMessageBytes = 16 * 1024 * 1024
+
+  /// The defaults, with that room. The transport of NIO has bounded what comes by the bound for
+  /// what is sent, 4 MiB unless told: so both are set.
+  static var bounded: CallOptions {
+    var options = CallOptions.defaults
+    options.maxRequestMessageBytes = maxMessageBytes
+    options.maxResponseMessageBytes = maxMessageBytes
+    return options
   }
 }

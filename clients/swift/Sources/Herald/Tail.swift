@@ -34,6 +34,7 @@ extension Herald {
         case .complete: return
         case .ended: break
         case .closed(let asked): delay = Backoff.bounded(asked)
+        case .lost: throw HeraldError(lost)
         }
       } catch let failure as RPCError {
         try Task.checkCancellation()
@@ -61,9 +62,10 @@ extension Herald {
   ) async throws -> Ending {
     let request = await place.begin()
     let feed = self.feed
+    let options = CallOptions.bounded
     return try await withThrowingTaskGroup(of: Ending.self) { group in
       group.addTask {
-        try await feed.streamEvents(request) { response in
+        try await feed.streamEvents(request, options: options) { response in
           for try await message in response.messages {
             let ending = try await place.take(message)
             do {
@@ -96,7 +98,12 @@ private enum Ending: Sendable {
   case closed(Duration)
   /// The server has ended it, and says nothing.
   case ended
+  /// The server has ended it, and it cannot be resumed.
+  case lost
 }
+
+private let lost = RPCError(
+  code: .failedPrecondition, message: "the server has closed the stream for good")
 
 /// What the reader of a tail has thrown; nothing to be tried again.
 private struct Reader: Error {
@@ -111,6 +118,8 @@ private actor Place {
   private var hasNews = false
   /// Since when a message is waited for; none while one is dealt with.
   private var waitsSince: ContinuousClock.Instant? = .now
+  /// Whether the stream has been given up, so that nothing of it is taken any more.
+  private var isDead = false
 
   init(_ request: GameV1_StreamEventsRequest) {
     self.request = request
@@ -125,11 +134,14 @@ private actor Place {
   /// What to open the next stream with.
   func begin() -> GameV1_StreamEventsRequest {
     waitsSince = .now
+    isDead = false
     return request
   }
 
-  /// Takes a message; how the stream ends, if it does with this one.
+  /// Takes a message; how the stream ends, if it does with this one. Fails once the stream is
+  /// dead: the message would be dealt with in a task that is cancelled, and its cursor used.
   func take(_ message: GameV1_StreamEventsResponse) throws -> Ending? {
+    if isDead { throw RPCError(code: .deadlineExceeded, message: "the stream was given up") }
     waitsSince = nil
     if !message.cursor.isEmpty { request.afterCursor = message.cursor }
     switch message.response {
@@ -142,10 +154,7 @@ private actor Place {
       hasCaughtUp = false
     case .closing(let closing):
       if isComplete { return .complete }
-      guard closing.resumable else {
-        throw RPCError(
-          code: .failedPrecondition, message: "the server has closed the stream for good")
-      }
+      if !closing.resumable { return .lost }
       return .closed(closing.hasReconnectDelay ? Duration(closing.reconnectDelay) : .zero)
     default:
       break
@@ -164,12 +173,15 @@ private actor Place {
     return hasNews
   }
 
-  /// Returns once a message has been waited for that long.
+  /// Returns once a message has been waited for that long. The stream is dead from then on.
   func silence(of patience: Duration) async throws {
     while true {
       let now = ContinuousClock.now
       let due = (waitsSince ?? now) + patience
-      if due <= now { return }
+      if due <= now {
+        isDead = true
+        return
+      }
       try await Task.sleep(until: due, clock: .continuous)
     }
   }
@@ -178,10 +190,4 @@ private actor Place {
 private func silence(of request: GameV1_StreamEventsRequest) -> Duration {
   let interval = request.hasHeartbeatInterval ? Duration(request.heartbeatInterval) : .seconds(15)
   return min(max(interval, .seconds(1)), .seconds(60)) * silentIntervals
-}
-
-extension Duration {
-  fileprivate init(_ duration: Google_Protobuf_Duration) {
-    self = .seconds(duration.seconds) + .nanoseconds(Int64(duration.nanos))
-  }
 }
