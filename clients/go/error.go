@@ -33,6 +33,9 @@ type Error struct {
 	RequestID string
 	// MayHaveHappened says that the action may have been carried out all the same.
 	MayHaveHappened bool
+
+	// How the caller has ended it, if it would have been tried again.
+	cause error
 }
 
 // Violation is one field that was refused.
@@ -55,6 +58,9 @@ func (e *Error) Error() string {
 	}
 	return text.String()
 }
+
+// Unwrap is the error of the context, where its end is why nothing was tried again; else nil.
+func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus is what the google.golang.org/grpc/status package asks for.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Message) }

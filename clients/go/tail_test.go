@@ -118,7 +118,7 @@ func told(code codes.Code, reason string, delay time.Duration) error {
 // read is a tail to its end: how many events and streams, and its error.
 func read(ctx context.Context, s *script, request *gamev1.StreamEventsRequest) (count, streams int, last error) {
 	s.begun = time.Now()
-	for response, err := range Tail(ctx, s, request) {
+	for response, err := range (&Client{Feed: s}).Tail(ctx, request) {
 		if last = err; err == nil {
 			count += len(response.GetBatch().GetEvents())
 		}
@@ -173,7 +173,7 @@ func TestThreeSilentIntervalsAreABrokenStream(t *testing.T) {
 func TestACallerWhoTakesItsTimeDoesNotBreakTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{streams: []stream{sends(io.EOF, opened("a"), heartbeat("b"), events("c", 1))}}
-		for _, err := range Tail(t.Context(), s, &gamev1.StreamEventsRequest{MaxEvents: 1}) {
+		for _, err := range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{MaxEvents: 1}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -261,7 +261,7 @@ func TestWhatTheCallerEndsIsNotTriedAgain(t *testing.T) {
 			t.Fatalf("%d streams, %v", streams, err)
 		}
 		s = &script{streams: []stream{sends(nil, opened("a"), heartbeat("b"))}}
-		for range Tail(t.Context(), s, &gamev1.StreamEventsRequest{}) {
+		for range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{}) {
 			break
 		}
 		if len(s.requests) != 1 {

@@ -77,7 +77,7 @@ func follow(ctx context.Context, client *herald.Client, player, file string, eve
 		return err
 	}
 	joined := false
-	for response, err := range herald.Tail(ctx, client.Feed, request) {
+	for response, err := range client.Tail(ctx, request) {
 		if err != nil {
 			return err
 		}
