@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -27,6 +28,8 @@ const (
 	defaultAttempts = 5
 	// Room for a catalogue of 10,000 items with the longest names, and for any batch.
 	maxResponseBytes = 16 << 20
+	// A few round trips, in which most connections are made.
+	connectPatience = time.Second
 )
 
 // Client is a connection to one server, made at the first call and anew after it broke. It may
@@ -120,6 +123,19 @@ func (c *Client) sleep(ctx context.Context, wait time.Duration) error {
 	return c.ended(ctx)
 }
 
+// connect is what comes before each attempt but the first. A connection that failed fails calls
+// without asking the server, until gRPC has made it again in its own time: it is made now, in up to
+// a second, so that attempts are not used up before it is there.
+func (c *Client) connect(ctx context.Context) {
+	if c.conn == nil || c.conn.GetState() != connectivity.TransientFailure {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	c.conn.ResetConnectBackoff()
+	c.conn.WaitForStateChange(ctx, connectivity.TransientFailure)
+}
+
 type timeoutOption struct {
 	grpc.EmptyCallOption
 	timeout time.Duration
@@ -174,6 +190,7 @@ func (c *Client) retry(
 			ended := c.ended(ctx)
 			if ended == nil && attempts > 1 {
 				if ended = c.sleep(ctx, waits.after(failed.RetryDelay)); ended == nil {
+					c.connect(ctx)
 					continue
 				}
 			}

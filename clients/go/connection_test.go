@@ -11,6 +11,7 @@ import (
 
 	gamev1 "github.com/herald-events/herald/clients/go/gen/game/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 )
 
@@ -139,6 +140,31 @@ func TestClosingTheClientEndsTheWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(begun); took != time.Second {
+			t.Fatalf("took %v", took)
+		}
+	})
+}
+
+func TestAnAttemptHasAConnectionWhereOneCanBeMade(t *testing.T) {
+	never := grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: backoff.Config{BaseDelay: time.Hour, MaxDelay: time.Hour}, MinConnectTimeout: time.Minute,
+	})
+	connected(t, []grpc.DialOption{never}, func(t *testing.T, client *Client, n *network) {
+		n.refused.Store(1)
+		if _, err := client.Game.GetCatalog(t.Context(), &gamev1.GetCatalogRequest{}, Attempts(2)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	connected(t, []grpc.DialOption{never}, func(t *testing.T, client *Client, n *network) {
+		n.refused.Store(1)
+		begun := time.Now()
+		for _, err := range client.Tail(t.Context(), &gamev1.StreamEventsRequest{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if took := time.Since(begun); took > firstWait {
 			t.Fatalf("took %v", took)
 		}
 	})

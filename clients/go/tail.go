@@ -54,6 +54,7 @@ func (c *Client) Tail(
 				yield(nil, err)
 				return
 			}
+			c.connect(ctx)
 		}
 	}
 }
