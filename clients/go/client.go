@@ -71,10 +71,9 @@ func New(endpoint string, options ...grpc.DialOption) (*Client, error) {
 		grpc.WithTransportCredentials(transport),
 		grpc.WithUnaryInterceptor(client.retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
-		// Below the minute after which many load balancers forget a connection.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
-		}),
+		// So that a call finds out that its connection is gone. Only during calls: proxies close
+		// a connection that pings without one, and Herald pings each every 20 s by itself.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		// A call fails at once between two tries to connect: those must be no rarer than calls
 		// are tried again.
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -169,3 +169,18 @@ func TestAnAttemptHasAConnectionWhereOneCanBeMade(t *testing.T) {
 		}
 	})
 }
+
+func TestAProxyThatMindsPingsWithoutCallsIsSentNone(t *testing.T) {
+	// One that minds is what a server of gRPC is unless told.
+	connected(t, nil, func(t *testing.T, client *Client, n *network) {
+		for range 2 {
+			if _, err := client.Game.GetCatalog(t.Context(), &gamev1.GetCatalogRequest{}, Attempts(1)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		if dials := n.dials.Load(); dials != 1 {
+			t.Fatalf("%d connections", dials)
+		}
+	})
+}
