@@ -118,6 +118,19 @@ func TestOnlyWhatCanBeHelpedIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestAnUnknownReasonIsTriedAgainWhereTheServerSaysWhenBeItAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		atOnce, err := status.Convert(told(codes.Aborted, "A_NEWER_ONE", 0)).WithDetails(&errdetails.RetryInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &calls{answers: []error{atOnce.Err(), nil}}
+		if failed := c.try(t.Context(), &gamev1.PurchaseItemRequest{}); failed != nil {
+			t.Fatal(failed)
+		}
+	})
+}
+
 func TestWhatTheCallerEndsBetweenAttemptsIsKnownToBeEndedByIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := told(codes.ResourceExhausted, "OVERLOADED", time.Minute)

@@ -34,6 +34,8 @@ type Error struct {
 	// MayHaveHappened says that the action may have been carried out all the same.
 	MayHaveHappened bool
 
+	// Whether the server told a RetryInfo; it may be one of 0.
+	retryInfo bool
 	// How the caller has ended it, if it would have been tried again.
 	cause error
 }
@@ -87,7 +89,7 @@ func errorOf(err error) *Error {
 				failed.Violations = append(failed.Violations, Violation{violation.Field, violation.Description})
 			}
 		case *errdetails.RetryInfo:
-			failed.RetryDelay = detail.RetryDelay.AsDuration()
+			failed.RetryDelay, failed.retryInfo = detail.RetryDelay.AsDuration(), true
 		}
 	}
 	return failed
@@ -106,7 +108,7 @@ func (e *Error) isRetryable() bool {
 		}
 		return false
 	}
-	return e.RetryDelay > 0 || e.Code == codes.Unavailable
+	return e.retryInfo || e.Code == codes.Unavailable
 }
 
 // leavesOpenWhatHappened says whether an action that reached the server, or a proxy, and failed
