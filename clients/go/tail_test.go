@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -247,6 +249,42 @@ func TestAStreamThatJustEndsHasNotCaughtUp(t *testing.T) {
 		count, streams, err := read(t.Context(), s, &gamev1.StreamEventsRequest{StopWhenCaughtUp: true})
 		if count != 2 || streams != 2 || err != nil {
 			t.Fatalf("%d events of %d streams, %v", count, streams, err)
+		}
+	})
+}
+
+func TestWhatANewerServerInventsIsHandedOverAndItsCursorCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Field 99, which this version knows nothing of, in the place of all that it knows.
+		unknown := &gamev1.StreamEventsResponse{}
+		bytes := protowire.AppendTag(nil, 99, protowire.BytesType)
+		bytes = protowire.AppendString(bytes, "of a newer server")
+		cursor, err := proto.Marshal(&gamev1.StreamEventsResponse{Cursor: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := proto.Unmarshal(append(bytes, cursor...), unknown); err != nil {
+			t.Fatal(err)
+		}
+		reason := closing("c", 7*time.Second, true)
+		reason.GetClosing().Reason = 99
+		s := &script{streams: []stream{
+			sends(io.EOF, opened("a"), unknown),
+			sends(nil, reason),
+			sends(nil, events("d", 1)),
+		}}
+		var came, behind []string
+		for response, err := range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{MaxEvents: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			came = append(came, response.Cursor)
+		}
+		for _, request := range s.requests {
+			behind = append(behind, request.GetAfterCursor())
+		}
+		if !slices.Equal(came, []string{"a", "b", "c", "d"}) || !slices.Equal(behind, []string{"", "b", "c"}) {
+			t.Fatalf("%q came, behind %q", came, behind)
 		}
 	})
 }
