@@ -10,6 +10,7 @@ import com.herald.game.v1.GetCatalogRequest
 import com.herald.game.v1.GetReceiptRequest
 import com.herald.game.v1.PurchaseItemRequest
 import com.herald.game.v1.PurchaseItemResponse
+import com.herald.game.v1.StreamEventsRequest
 import io.grpc.Attributes
 import io.grpc.ClientStreamTracer.StreamInfo
 import io.grpc.InsecureServerCredentials
@@ -17,12 +18,15 @@ import io.grpc.Metadata
 import io.grpc.Status
 import io.grpc.Status.Code
 import io.grpc.StatusException
+import io.grpc.okhttp.OkHttpChannelBuilder
 import io.grpc.okhttp.OkHttpServerBuilder
 import java.io.File
 import java.lang.reflect.Modifier
 import java.net.InetAddress
 import java.net.InetSocketAddress
 import java.net.ServerSocket
+import java.util.concurrent.Executors
+import kotlin.test.AfterTest
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -35,6 +39,7 @@ import kotlin.time.Duration.Companion.seconds
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.awaitCancellation
+import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.test.currentTime
@@ -43,11 +48,16 @@ import kotlinx.coroutines.test.runTest
 class CallTest {
     private val buy = PurchaseItemRequest.getDefaultInstance()
     private val ids = mutableListOf<String?>()
+    /** Never connected. */
+    private val client = HeraldClient("http://127.0.0.1:1")
+
+    @AfterTest
+    fun close() = client.close()
 
     /** A call of a server that answers each attempt with the next error; null is none. */
     private suspend fun call(request: Any, vararg answers: StatusException?) {
         val left = ArrayDeque(answers.asList())
-        attempt(request, answers.size, {}) { named, reach ->
+        client.attempt(request, answers.size) { named, reach ->
             ids += requestIdOf(named)
             reach.newClientStreamTracer(StreamInfo.newBuilder().build(), Metadata())
                 .streamCreated(Attributes.EMPTY, Metadata())
@@ -153,6 +163,37 @@ class CallTest {
             assertNull(error.reason)
             assertTrue(error.mayHaveHappened)
         }
+    }
+
+    @Test
+    fun `a closed client is final`() = runBlocking {
+        // With threads that end as those of a channel do, a while after it is closed.
+        val threads = Executors.newCachedThreadPool()
+        val client = HeraldClient(OkHttpChannelBuilder.forAddress("127.0.0.1", 1).usePlaintext().executor(threads).build())
+        client.close()
+        threads.shutdownNow()
+        val named = buy.toBuilder().setRequestId("one").build()
+        val error = assertFailsWith<HeraldException> { client.call(purchaseItemMethod, named) }
+        assertEquals(Code.CANCELLED to "the client is closed (CANCELLED)", error.code to error.message)
+        assertEquals("one", error.requestId)
+        assertFalse(error.mayHaveHappened)
+        val ofTail = assertFailsWith<HeraldException> { client.tail(StreamEventsRequest.getDefaultInstance()).toList() }
+        assertEquals(error.message, ofTail.message)
+    }
+
+    @Test
+    fun `a call that the closing of the client ends may have happened`() = runTest {
+        val error =
+            assertFailsWith<HeraldException> {
+                client.attempt(buy, attempts = 1) { _, reach ->
+                    reach.newClientStreamTracer(StreamInfo.newBuilder().build(), Metadata())
+                        .streamCreated(Attributes.EMPTY, Metadata())
+                    client.close()
+                    throw Status.UNAVAILABLE.asException()
+                }
+            }
+        assertEquals(Code.CANCELLED, error.code)
+        assertTrue(error.mayHaveHappened)
     }
 
     @Test
