@@ -74,6 +74,14 @@ public class HeraldClient(internal val channel: ManagedChannel) : AutoCloseable 
     }
 
     /**
+     * To be called when the network of a phone changes: later calls are made on a new connection, at
+     * once. Those under way stay on the old one, and a tail until it breaks or is silent.
+     */
+    public fun networkChanged() {
+        channel.enterIdle()
+    }
+
+    /**
      * Ends the connection, and all calls and tails on it: at once, with a [HeraldException] of code
      * CANCELLED, as those that come later.
      */
