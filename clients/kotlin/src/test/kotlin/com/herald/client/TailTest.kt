@@ -1,10 +1,13 @@
 package com.herald.client
 
+import com.google.protobuf.CodedOutputStream
 import com.google.protobuf.duration
 import com.herald.game.v1.StreamEventsRequest
+import com.herald.game.v1.StreamEventsResponse
 import com.herald.game.v1.streamEventsRequest
 import io.grpc.Status
 import io.grpc.Status.Code
+import java.io.ByteArrayOutputStream
 import kotlin.test.AfterTest
 import kotlin.test.Test
 import kotlin.test.assertEquals
@@ -168,5 +171,31 @@ class TailTest {
         val error = assertFailsWith<HeraldException> { read(script) }
         assertEquals(Code.CANCELLED to "the client is closed (CANCELLED)", error.code to error.message)
         assertEquals(1.seconds, currentTime.milliseconds)
+    }
+
+    /** A response with a cursor, and beside it what this version knows nothing of: field 99. */
+    private fun unknown(cursor: String): StreamEventsResponse {
+        val bytes = ByteArrayOutputStream()
+        val output = CodedOutputStream.newInstance(bytes)
+        output.writeString(StreamEventsResponse.CURSOR_FIELD_NUMBER, cursor)
+        output.writeString(99, "of a newer server")
+        output.flush()
+        return StreamEventsResponse.parseFrom(bytes.toByteArray())
+    }
+
+    @Test
+    fun `what a newer server invents is handed over, and its cursor counts`() = runTest {
+        val reason = closing("c", 7.seconds, canResume = true).toBuilder()
+        reason.closing = reason.closing.toBuilder().setReasonValue(99).build()
+        val script =
+            Script(
+                this,
+                Stream(opened("a"), unknown("b")),
+                Stream(StreamEventsResponse.parseFrom(reason.build().toByteArray())),
+                Stream(events("d", 1)),
+            )
+        val came = client.resumed(streamEventsRequest { maxEvents = 1 }, script::open).toList()
+        assertEquals(listOf("a", "b", "c", "d"), came.map { it.cursor })
+        assertEquals(listOf("", "b", "c"), script.requests.map { it.afterCursor })
     }
 }
