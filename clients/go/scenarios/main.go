@@ -242,7 +242,7 @@ func (p *program) resume(ctx context.Context) (facts, error) {
 	}
 	bought := []string{}
 	for len(bought) < purchases {
-		one, err := p.buy(ctx, player, "", "sword", 1, herald.Attempts(20))
+		one, err := p.buy(ctx, player, "", "sword", 1)
 		if err != nil {
 			return nil, err
 		}
