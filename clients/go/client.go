@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	gamev1 "github.com/herald-events/herald/clients/go/gen/game/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -25,6 +28,8 @@ const (
 	defaultAttempts = 5
 	// Room for a catalogue of 10,000 items with the longest names, and for any batch.
 	maxResponseBytes = 16 << 20
+	// A few round trips, in which most connections are made.
+	connectPatience = time.Second
 )
 
 // Client is a connection to one server, made at the first call and anew after it broke. It may
@@ -32,10 +37,13 @@ const (
 type Client struct {
 	// Game is what players do.
 	Game gamev1.GameServiceClient
-	// Feed is the log of all events; see [Tail].
+	// Feed is the log of all events; see [Client.Tail].
 	Feed gamev1.EventFeedServiceClient
 
 	conn *grpc.ClientConn
+	// Closed with the client.
+	closed chan struct{}
+	close  sync.Once
 }
 
 // New makes a client of the server at endpoint, such as http://127.0.0.1:50051 or
@@ -44,7 +52,8 @@ type Client struct {
 // Each call with one answer has a deadline of 5 s an attempt, see [Timeout], and 5 attempts,
 // see [Attempts], of which all after the first are made only when trying again can help. An
 // action without a request id is given one, a UUID, and keeps it; the message of the caller is
-// left as it is. What remains is an [*Error]. Ending the context ends the waits too.
+// left as it is. What remains is an [*Error]. Ending the context ends the waits too, and is then
+// what the error unwraps to.
 func New(endpoint string, options ...grpc.DialOption) (*Client, error) {
 	address, err := url.Parse(endpoint)
 	if err != nil || address.Host == "" || (address.Scheme != "http" && address.Scheme != "https") {
@@ -57,14 +66,14 @@ func New(endpoint string, options ...grpc.DialOption) (*Client, error) {
 	if address.Port() == "" {
 		target += map[string]string{"http": ":80", "https": ":443"}[address.Scheme]
 	}
+	client := &Client{closed: make(chan struct{})}
 	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
-		grpc.WithUnaryInterceptor(retry),
+		grpc.WithUnaryInterceptor(client.retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
-		// Below the minute after which many load balancers forget a connection.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
-		}),
+		// So that a call finds out that its connection is gone. Only during calls: proxies close
+		// a connection that pings without one, and Herald pings each every 20 s by itself.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		// A call fails at once between two tries to connect: those must be no rarer than calls
 		// are tried again.
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -77,11 +86,54 @@ func New(endpoint string, options ...grpc.DialOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{gamev1.NewGameServiceClient(conn), gamev1.NewEventFeedServiceClient(conn), conn}, nil
+	client.Game, client.Feed = gamev1.NewGameServiceClient(conn), gamev1.NewEventFeedServiceClient(conn)
+	client.conn = conn
+	return client, nil
 }
 
-// Close ends the connection and all calls on it.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connection, and all calls and tails on it: at once, with an [*Error] of code
+// Canceled, as those that come later.
+func (c *Client) Close() error {
+	// First, so that what fails by the second is known to be final.
+	c.close.Do(func() { close(c.closed) })
+	return c.conn.Close()
+}
+
+// ended is why there is nothing to be tried again: the context has ended, or the client is
+// closed; nil if neither.
+func (c *Client) ended(ctx context.Context) error {
+	select {
+	case <-c.closed:
+		return &Error{Code: codes.Canceled, Message: "the client is closed"}
+	default:
+		return ctx.Err()
+	}
+}
+
+// sleep waits, and fails when the caller ends it before.
+func (c *Client) sleep(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-c.closed:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return c.ended(ctx)
+}
+
+// connect is what comes before each attempt but the first. A connection that failed fails calls
+// without asking the server, until gRPC has made it again in its own time: it is made now, in up to
+// a second, so that attempts are not used up before it is there.
+func (c *Client) connect(ctx context.Context) {
+	if c.conn == nil || c.conn.GetState() != connectivity.TransientFailure {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	c.conn.ResetConnectBackoff()
+	c.conn.WaitForStateChange(ctx, connectivity.TransientFailure)
+}
 
 type timeoutOption struct {
 	grpc.EmptyCallOption
@@ -104,7 +156,7 @@ func Attempts(attempts int) grpc.CallOption {
 }
 
 // retry makes the attempts of a call.
-func retry(
+func (c *Client) retry(
 	ctx context.Context, method string, request, response any,
 	conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
@@ -131,14 +183,24 @@ func retry(
 			return nil
 		}
 		failed := errorOf(err)
-		failed.RequestID = requestID
 		mayHaveHappened = mayHaveHappened ||
 			requestID != "" && server.Addr != nil && failed.leavesOpenWhatHappened()
-		failed.MayHaveHappened = mayHaveHappened
-		// What the caller has ended cannot be waited for either.
-		if attempts <= 1 || !failed.isRetryable() || sleep(ctx, waits.after(failed.RetryDelay)) != nil {
-			return failed
+		if failed.isRetryable() {
+			ended := c.ended(ctx)
+			if ended == nil && attempts > 1 {
+				if ended = c.sleep(ctx, waits.after(failed.RetryDelay)); ended == nil {
+					c.connect(ctx)
+					continue
+				}
+			}
+			if closed, ok := ended.(*Error); ok {
+				failed = closed
+			} else {
+				failed.cause = ended
+			}
 		}
+		failed.RequestID, failed.MayHaveHappened = requestID, mayHaveHappened
+		return failed
 	}
 }
 

@@ -47,7 +47,7 @@ func (c *calls) invoke(
 
 // try is a call; its error is an *Error.
 func (c *calls) try(ctx context.Context, request proto.Message, options ...grpc.CallOption) *Error {
-	err := retry(ctx, "", request, nil, nil, c.invoke, options...)
+	err := (&Client{}).retry(ctx, "", request, nil, nil, c.invoke, options...)
 	var failed *Error
 	if err != nil && !errors.As(err, &failed) {
 		panic(err)
@@ -113,6 +113,43 @@ func TestOnlyWhatCanBeHelpedIsTriedAgain(t *testing.T) {
 		defer cancel()
 		c := &calls{answers: []error{errSilent}}
 		if failed := c.try(ctx, &gamev1.PurchaseItemRequest{}); failed.Code != codes.DeadlineExceeded {
+			t.Fatal(failed)
+		}
+	})
+}
+
+func TestAnUnknownReasonIsTriedAgainWhereTheServerSaysWhenBeItAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		atOnce, err := status.Convert(told(codes.Aborted, "A_NEWER_ONE", 0)).WithDetails(&errdetails.RetryInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &calls{answers: []error{atOnce.Err(), nil}}
+		if failed := c.try(t.Context(), &gamev1.PurchaseItemRequest{}); failed != nil {
+			t.Fatal(failed)
+		}
+	})
+}
+
+func TestWhatTheCallerEndsBetweenAttemptsIsKnownToBeEndedByIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := told(codes.ResourceExhausted, "OVERLOADED", time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		c := &calls{answers: []error{asked}}
+		// What the last attempt said is still there.
+		if failed := c.try(ctx, &gamev1.PurchaseItemRequest{}); !errors.Is(failed, context.Canceled) ||
+			failed.Reason != "OVERLOADED" || failed.RequestID == "" {
+			t.Fatal(failed)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c = &calls{answers: []error{asked}}
+		if failed := c.try(ctx, &gamev1.PurchaseItemRequest{}); !errors.Is(failed, context.DeadlineExceeded) {
+			t.Fatal(failed)
+		}
+		c = &calls{answers: []error{asked}}
+		if failed := c.try(t.Context(), &gamev1.PurchaseItemRequest{}, Attempts(1)); errors.Unwrap(failed) != nil {
 			t.Fatal(failed)
 		}
 	})

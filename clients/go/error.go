@@ -33,6 +33,11 @@ type Error struct {
 	RequestID string
 	// MayHaveHappened says that the action may have been carried out all the same.
 	MayHaveHappened bool
+
+	// Whether the server told a RetryInfo; it may be one of 0.
+	retryInfo bool
+	// How the caller has ended it, if it would have been tried again.
+	cause error
 }
 
 // Violation is one field that was refused.
@@ -55,6 +60,9 @@ func (e *Error) Error() string {
 	}
 	return text.String()
 }
+
+// Unwrap is the error of the context, where its end is why nothing was tried again; else nil.
+func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus is what the google.golang.org/grpc/status package asks for.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Message) }
@@ -81,7 +89,7 @@ func errorOf(err error) *Error {
 				failed.Violations = append(failed.Violations, Violation{violation.Field, violation.Description})
 			}
 		case *errdetails.RetryInfo:
-			failed.RetryDelay = detail.RetryDelay.AsDuration()
+			failed.RetryDelay, failed.retryInfo = detail.RetryDelay.AsDuration(), true
 		}
 	}
 	return failed
@@ -100,7 +108,7 @@ func (e *Error) isRetryable() bool {
 		}
 		return false
 	}
-	return e.RetryDelay > 0 || e.Code == codes.Unavailable
+	return e.retryInfo || e.Code == codes.Unavailable
 }
 
 // leavesOpenWhatHappened says whether an action that reached the server, or a proxy, and failed

@@ -32,20 +32,21 @@ var errSilent = errors.New("three heartbeats are missing")
 //
 // It ends after max_events, counted over all streams; once caught up, with stop_when_caught_up;
 // with the error of the context when that ends; or with an [*Error] that trying again cannot
-// help, such as CURSOR_EXPIRED, which has earliest_cursor and latest_cursor in its metadata. An
-// error comes last, with a nil response. There is no bound on the attempts.
-func Tail(
-	ctx context.Context, feed gamev1.EventFeedServiceClient, request *gamev1.StreamEventsRequest,
+// help, such as CURSOR_EXPIRED, which has earliest_cursor and latest_cursor in its metadata, or
+// that the client is closed. An error comes last, with a nil response. There is no bound on the
+// attempts.
+func (c *Client) Tail(
+	ctx context.Context, request *gamev1.StreamEventsRequest,
 ) iter.Seq2[*gamev1.StreamEventsResponse, error] {
 	return func(yield func(*gamev1.StreamEventsResponse, error) bool) {
-		t := tail{feed: feed, request: proto.CloneOf(request), yield: yield}
+		t := tail{feed: c.Feed, request: proto.CloneOf(request), yield: yield}
 		for {
 			wait, err := t.read(ctx)
 			switch {
 			case t.stopped || t.isComplete():
 				return
 			case err == nil:
-				err = sleep(ctx, wait)
+				err = c.sleep(ctx, wait)
 			case ctx.Err() != nil:
 				err = ctx.Err()
 			}
@@ -53,6 +54,7 @@ func Tail(
 				yield(nil, err)
 				return
 			}
+			c.connect(ctx)
 		}
 	}
 }

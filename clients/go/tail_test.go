@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -118,7 +120,7 @@ func told(code codes.Code, reason string, delay time.Duration) error {
 // read is a tail to its end: how many events and streams, and its error.
 func read(ctx context.Context, s *script, request *gamev1.StreamEventsRequest) (count, streams int, last error) {
 	s.begun = time.Now()
-	for response, err := range Tail(ctx, s, request) {
+	for response, err := range (&Client{Feed: s}).Tail(ctx, request) {
 		if last = err; err == nil {
 			count += len(response.GetBatch().GetEvents())
 		}
@@ -173,7 +175,7 @@ func TestThreeSilentIntervalsAreABrokenStream(t *testing.T) {
 func TestACallerWhoTakesItsTimeDoesNotBreakTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{streams: []stream{sends(io.EOF, opened("a"), heartbeat("b"), events("c", 1))}}
-		for _, err := range Tail(t.Context(), s, &gamev1.StreamEventsRequest{MaxEvents: 1}) {
+		for _, err := range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{MaxEvents: 1}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -251,6 +253,42 @@ func TestAStreamThatJustEndsHasNotCaughtUp(t *testing.T) {
 	})
 }
 
+func TestWhatANewerServerInventsIsHandedOverAndItsCursorCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Field 99, which this version knows nothing of, in the place of all that it knows.
+		unknown := &gamev1.StreamEventsResponse{}
+		bytes := protowire.AppendTag(nil, 99, protowire.BytesType)
+		bytes = protowire.AppendString(bytes, "of a newer server")
+		cursor, err := proto.Marshal(&gamev1.StreamEventsResponse{Cursor: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := proto.Unmarshal(append(bytes, cursor...), unknown); err != nil {
+			t.Fatal(err)
+		}
+		reason := closing("c", 7*time.Second, true)
+		reason.GetClosing().Reason = 99
+		s := &script{streams: []stream{
+			sends(io.EOF, opened("a"), unknown),
+			sends(nil, reason),
+			sends(nil, events("d", 1)),
+		}}
+		var came, behind []string
+		for response, err := range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{MaxEvents: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			came = append(came, response.Cursor)
+		}
+		for _, request := range s.requests {
+			behind = append(behind, request.GetAfterCursor())
+		}
+		if !slices.Equal(came, []string{"a", "b", "c", "d"}) || !slices.Equal(behind, []string{"", "b", "c"}) {
+			t.Fatalf("%q came, behind %q", came, behind)
+		}
+	})
+}
+
 func TestWhatTheCallerEndsIsNotTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -261,7 +299,7 @@ func TestWhatTheCallerEndsIsNotTriedAgain(t *testing.T) {
 			t.Fatalf("%d streams, %v", streams, err)
 		}
 		s = &script{streams: []stream{sends(nil, opened("a"), heartbeat("b"))}}
-		for range Tail(t.Context(), s, &gamev1.StreamEventsRequest{}) {
+		for range (&Client{Feed: s}).Tail(t.Context(), &gamev1.StreamEventsRequest{}) {
 			break
 		}
 		if len(s.requests) != 1 {

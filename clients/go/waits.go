@@ -1,7 +1,6 @@
 package herald
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -26,15 +25,3 @@ func (w *waits) after(asked time.Duration) time.Duration {
 
 // reset starts from 250 ms again.
 func (w *waits) reset() { w.full = 0 }
-
-// sleep waits, and fails when the caller ends it before.
-func sleep(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}

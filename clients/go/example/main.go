@@ -77,7 +77,7 @@ func follow(ctx context.Context, client *herald.Client, player, file string, eve
 		return err
 	}
 	joined := false
-	for response, err := range herald.Tail(ctx, client.Feed, request) {
+	for response, err := range client.Tail(ctx, request) {
 		if err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func follow(ctx context.Context, client *herald.Client, player, file string, eve
 			}
 		}
 		for _, delivered := range response.GetBatch().GetEvents() {
-			fmt.Println(delivered.Event.PlayerId, "is now in", delivered.Event.GetGuildJoined().GuildId)
+			fmt.Println(delivered.Event.PlayerId, "is now in", delivered.Event.GetGuildJoined().GetGuildId())
 		}
 		// Its events are dealt with.
 		if err := store(file, response.Cursor); err != nil {

@@ -185,7 +185,7 @@ func (p *program) feedFilter(ctx context.Context) (facts, error) {
 		return nil, err
 	}
 	ids := []string{}
-	for response, err := range herald.Tail(ctx, p.Feed, &gamev1.StreamEventsRequest{
+	for response, err := range p.Tail(ctx, &gamev1.StreamEventsRequest{
 		Start: &gamev1.StreamEventsRequest_StartPosition{
 			StartPosition: gamev1.StartPosition_START_POSITION_EARLIEST,
 		},
@@ -217,7 +217,7 @@ func (p *program) resume(ctx context.Context) (facts, error) {
 	streams := 0
 	go func() {
 		ids := []string{}
-		for response, err := range herald.Tail(ctx, p.Feed, &gamev1.StreamEventsRequest{
+		for response, err := range p.Tail(ctx, &gamev1.StreamEventsRequest{
 			Filter:            &gamev1.EventFilter{PlayerIds: []string{player}},
 			HeartbeatInterval: durationpb.New(time.Second),
 			MaxEvents:         purchases,
@@ -242,7 +242,7 @@ func (p *program) resume(ctx context.Context) (facts, error) {
 	}
 	bought := []string{}
 	for len(bought) < purchases {
-		one, err := p.buy(ctx, player, "", "sword", 1, herald.Attempts(20))
+		one, err := p.buy(ctx, player, "", "sword", 1)
 		if err != nil {
 			return nil, err
 		}
@@ -268,7 +268,7 @@ func after(cursor, player string) *gamev1.StreamEventsRequest {
 
 // failure is what a tail that brings nothing ends with.
 func (p *program) failure(ctx context.Context, request *gamev1.StreamEventsRequest) error {
-	for response, err := range herald.Tail(ctx, p.Feed, request) {
+	for response, err := range p.Tail(ctx, request) {
 		if err != nil {
 			return err
 		}
@@ -300,7 +300,7 @@ func (p *program) expiredCursor(ctx context.Context) (facts, error) {
 	request := after(failed.Metadata["earliest_cursor"], player)
 	request.MaxEvents = 1
 	ids := []string{}
-	for response, err := range herald.Tail(ctx, p.Feed, request) {
+	for response, err := range p.Tail(ctx, request) {
 		if err != nil {
 			return nil, err
 		}

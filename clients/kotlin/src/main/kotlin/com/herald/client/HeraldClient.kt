@@ -7,17 +7,20 @@ import io.grpc.ConnectivityState
 import io.grpc.ManagedChannel
 import io.grpc.Metadata
 import io.grpc.MethodDescriptor
+import io.grpc.Status
 import io.grpc.StatusException
 import io.grpc.kotlin.ClientCalls
 import io.grpc.okhttp.OkHttpChannelBuilder
 import java.net.URI
 import java.net.URISyntaxException
 import java.util.UUID
+import java.util.concurrent.RejectedExecutionException
 import java.util.concurrent.TimeUnit
 import kotlin.time.Duration
 import kotlin.time.Duration.Companion.seconds
-import kotlinx.coroutines.delay
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.withTimeoutOrNull
 
 /** How long an attempt of a call may take unless told. */
 public val DEFAULT_TIMEOUT: Duration = 5.seconds
@@ -33,6 +36,8 @@ private const val MAX_RESPONSE_BYTES = 16 * 1024 * 1024
  * Methods are those of `GameServiceGrpcKt` and `EventFeedServiceGrpcKt`; for the feed see [tail].
  */
 public class HeraldClient(internal val channel: ManagedChannel) : AutoCloseable {
+    private val closing = Job()
+
     /** Calls the server at [endpoint], such as `http://10.0.2.2:50051` or `https://game.example`. */
     public constructor(endpoint: String) : this(channelTo(endpoint))
 
@@ -50,10 +55,11 @@ public class HeraldClient(internal val channel: ManagedChannel) : AutoCloseable 
         timeout: Duration = DEFAULT_TIMEOUT,
         attempts: Int = DEFAULT_ATTEMPTS,
     ): A =
-        attempt(request, attempts, { connectAtOnce() }) { named, reach ->
+        attempt(request, attempts) { named, reach ->
             val options =
                 CallOptions.DEFAULT.withStreamTracerFactory(reach)
                     .withDeadlineAfter(timeout.inWholeNanoseconds, TimeUnit.NANOSECONDS)
+            connectAtOnce()
             ClientCalls.unaryRpc(channel, method, named, options, Metadata())
         }
 
@@ -67,17 +73,39 @@ public class HeraldClient(internal val channel: ManagedChannel) : AutoCloseable 
         if (channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) channel.enterIdle()
     }
 
-    /** Ends the connection and all calls on it. */
+    /**
+     * To be called when the network of a phone changes: later calls are made on a new connection, at
+     * once. Those under way stay on the old one, and a tail until it breaks or is silent.
+     */
+    public fun networkChanged() {
+        channel.enterIdle()
+    }
+
+    /**
+     * Ends the connection, and all calls and tails on it: at once, with a [HeraldException] of code
+     * CANCELLED, as those that come later.
+     */
     override fun close() {
         channel.shutdownNow()
+        closing.complete()
+    }
+
+    /** Also where it was the channel that was shut down. */
+    internal val isClosed: Boolean
+        get() = channel.isShutdown
+
+    internal fun closed() = HeraldException(Status.Code.CANCELLED, null, "the client is closed")
+
+    /** Waits, until the client is closed at the longest. */
+    internal suspend fun pause(wait: Duration) {
+        if (!isClosed) withTimeoutOrNull(wait) { closing.join() }
     }
 }
 
-/** The attempts of a call; [prepare] comes before each but the first. */
-internal suspend fun <Q : Any, A> attempt(
+/** The attempts of a call. */
+internal suspend fun <Q : Any, A> HeraldClient.attempt(
     request: Q,
     attempts: Int,
-    prepare: () -> Unit,
     once: suspend (Q, Reach) -> A,
 ): A {
     val requestId = requestIdOf(request)?.ifEmpty { UUID.randomUUID().toString() }
@@ -87,15 +115,19 @@ internal suspend fun <Q : Any, A> attempt(
     var mayHaveHappened = false
     var left = attempts
     while (true) {
+        if (isClosed) throw closed().of(requestId, mayHaveHappened)
         val reach = Reach()
         try {
             return once(named, reach)
         } catch (cause: StatusException) {
             val failed = heraldException(cause.status, cause.trailers, cause)
             if (requestId != null && reach.sent && failed.leavesOpenWhatHappened) mayHaveHappened = true
-            if (--left <= 0 || !failed.isRetryable) throw failed.of(requestId, mayHaveHappened)
-            delay(waits.after(failed.retryDelay))
-            prepare()
+            left--
+            if (!failed.isRetryable || left <= 0 && !isClosed) throw failed.of(requestId, mayHaveHappened)
+            pause(waits.after(failed.retryDelay))
+        } catch (cause: RejectedExecutionException) {
+            // Of threads that ended with the channel.
+            if (!isClosed) throw cause
         }
     }
 }

@@ -29,7 +29,6 @@ public data class Violation(val field: String, val description: String)
  *   library or of a proxy
  * @property violations the fields that were refused
  * @property metadata more of the server about the reason, such as earliest_cursor
- * @property retryDelay how long to wait at least before the same is tried again; zero if not told
  * @property requestId that of the action, also where the caller gave none; null where there is no
  *   action. With the same id the same action is carried out once, however often it is tried.
  * @property mayHaveHappened the action may have been carried out all the same
@@ -41,11 +40,15 @@ internal constructor(
     private val text: String,
     public val violations: List<Violation> = emptyList(),
     public val metadata: Map<String, String> = emptyMap(),
-    public val retryDelay: Duration = Duration.ZERO,
+    private val asked: Duration? = null,
     public val requestId: String? = null,
     public val mayHaveHappened: Boolean = false,
     cause: Throwable? = null,
 ) : Exception(cause) {
+    /** How long to wait at least before the same is tried again; zero if not told. */
+    public val retryDelay: Duration
+        get() = asked ?: Duration.ZERO
+
     /** For people; it may change. */
     override val message: String
         get() = buildString {
@@ -58,7 +61,7 @@ internal constructor(
 
     internal fun of(requestId: String?, mayHaveHappened: Boolean): HeraldException =
         HeraldException(
-            code, reason, text, violations, metadata, retryDelay, requestId, mayHaveHappened, cause,
+            code, reason, text, violations, metadata, asked, requestId, mayHaveHappened, cause,
         )
 
     /** Whether the same may succeed later. */
@@ -73,7 +76,7 @@ internal constructor(
                             Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN,
                             Code.CANCELLED,
                         )
-                else -> retryDelay > Duration.ZERO || code == Code.UNAVAILABLE
+                else -> asked != null || code == Code.UNAVAILABLE
             }
 
     /** Whether an action that reached the server, or a proxy, and failed so may have happened. */
@@ -87,13 +90,13 @@ internal constructor(
 internal fun heraldException(status: Status, trailers: Metadata?, cause: Throwable?): HeraldException {
     var info = ErrorInfo.getDefaultInstance()
     var violations = emptyList<Violation>()
-    var retryDelay = Duration.ZERO
+    var asked: Duration? = null
     try {
         val details = trailers?.get(DETAILS)?.let(Details::parseFrom) ?: Details.getDefaultInstance()
         for (detail in details.detailsList) {
             when (detail.typeUrl.substringAfterLast('/')) {
                 "google.rpc.ErrorInfo" -> ErrorInfo.parseFrom(detail.value).let { if (it.domain == DOMAIN) info = it }
-                "google.rpc.RetryInfo" -> retryDelay = RetryInfo.parseFrom(detail.value).retryDelay.toKotlin()
+                "google.rpc.RetryInfo" -> asked = RetryInfo.parseFrom(detail.value).retryDelay.toKotlin()
                 "google.rpc.BadRequest" ->
                     violations =
                         BadRequest.parseFrom(detail.value).fieldViolationsList.map {
@@ -110,7 +113,7 @@ internal fun heraldException(status: Status, trailers: Metadata?, cause: Throwab
         text = status.description ?: status.code.name,
         violations = violations,
         metadata = info.metadataMap,
-        retryDelay = retryDelay,
+        asked = asked,
         cause = cause,
     )
 }

@@ -12,7 +12,6 @@ import kotlin.time.Duration.Companion.seconds
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.channels.ReceiveChannel
 import kotlinx.coroutines.coroutineScope
-import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.FlowCollector
 import kotlinx.coroutines.flow.buffer
@@ -40,33 +39,29 @@ private const val SILENT_INTERVALS = 3
  *
  * It ends after max_events, counted over all streams, and once caught up, with stop_when_caught_up;
  * or with a [HeraldException] that trying again cannot help, such as CURSOR_EXPIRED, which has
- * earliest_cursor and latest_cursor in its metadata. There is no bound on the attempts: cancel the
- * collector to end it, as a lifecycle does.
+ * earliest_cursor and latest_cursor in its metadata, or that the client is closed. There is no bound
+ * on the attempts: cancel the collector to end it, as a lifecycle does. What the collector throws is
+ * thrown on as it is.
  */
 public fun HeraldClient.tail(request: StreamEventsRequest): Flow<StreamEventsResponse> =
     resumed(request) { open(EventFeedServiceGrpcKt.streamEventsMethod, it) }
 
-internal fun resumed(
+internal fun HeraldClient.resumed(
     request: StreamEventsRequest,
     open: (StreamEventsRequest) -> Flow<StreamEventsResponse>,
 ): Flow<StreamEventsResponse> = flow {
     val place = Place(request)
     while (true) {
-        val wait =
-            try {
-                read(place, open)
-            } catch (cause: StatusException) {
-                val failed = heraldException(cause.status, cause.trailers, cause)
-                if (!place.isComplete && !failed.isRetryable) throw failed
-                place.waits.after(failed.retryDelay)
-            }
+        if (isClosed) throw closed()
+        val wait = read(this@resumed, place, open)
         if (place.isComplete) return@flow
-        delay(wait)
+        pause(wait)
     }
 }
 
 /** Hands over one stream, and says how long to wait before the next one. */
 private suspend fun FlowCollector<StreamEventsResponse>.read(
+    client: HeraldClient,
     place: Place,
     open: (StreamEventsRequest) -> Flow<StreamEventsResponse>,
 ): Duration = coroutineScope {
@@ -75,7 +70,7 @@ private suspend fun FlowCollector<StreamEventsResponse>.read(
         open(place.next()).map { Result.success(it) }.catch { emit(Result.failure(it)) }
             .buffer(Channel.RENDEZVOUS).produceIn(this)
     try {
-        handOver(stream, place)
+        handOver(stream, client, place)
     } finally {
         stream.cancel()
     }
@@ -83,13 +78,16 @@ private suspend fun FlowCollector<StreamEventsResponse>.read(
 
 private suspend fun FlowCollector<StreamEventsResponse>.handOver(
     stream: ReceiveChannel<Result<StreamEventsResponse>>,
+    client: HeraldClient,
     place: Place,
 ): Duration {
     while (true) {
         // Without the time that the collector takes; that is not the server's.
         val next = withTimeoutOrNull(place.patience) { stream.receiveCatching() }
-        val response = next?.getOrNull()?.getOrThrow() ?: return place.waits.after(Duration.ZERO)
+        val came = next?.getOrNull() ?: return place.waits.after(Duration.ZERO)
+        val response = came.getOrElse { return if (client.isClosed) Duration.ZERO else place.broken(it) }
         place.take(response)
+        // What it throws is the collector's, and no error of the stream: nothing here may catch it.
         emit(response)
         if (response.hasClosing()) return place.closed(response.closing)
     }
@@ -130,6 +128,14 @@ private class Place(private val request: StreamEventsRequest) {
             ResponseCase.FELL_BEHIND -> caughtUp = false
             else -> {}
         }
+    }
+
+    /** The wait after a stream that failed with [cause]. */
+    fun broken(cause: Throwable): Duration {
+        if (cause !is StatusException) throw cause
+        val failed = heraldException(cause.status, cause.trailers, cause)
+        if (!isComplete && !failed.isRetryable) throw failed
+        return waits.after(failed.retryDelay)
     }
 
     /** The wait that the server asks for, as it spreads its readers by that. */

@@ -10,23 +10,33 @@ import com.herald.game.v1.GetCatalogRequest
 import com.herald.game.v1.GetReceiptRequest
 import com.herald.game.v1.PurchaseItemRequest
 import com.herald.game.v1.PurchaseItemResponse
+import com.herald.game.v1.StreamEventsRequest
 import io.grpc.Attributes
 import io.grpc.ClientStreamTracer.StreamInfo
+import io.grpc.Grpc
 import io.grpc.InsecureServerCredentials
 import io.grpc.Metadata
+import io.grpc.ServerCall
+import io.grpc.ServerCallHandler
+import io.grpc.ServerInterceptor
 import io.grpc.Status
 import io.grpc.Status.Code
 import io.grpc.StatusException
+import io.grpc.okhttp.OkHttpChannelBuilder
 import io.grpc.okhttp.OkHttpServerBuilder
 import java.io.File
 import java.lang.reflect.Modifier
 import java.net.InetAddress
 import java.net.InetSocketAddress
 import java.net.ServerSocket
+import java.net.SocketAddress
+import java.util.concurrent.Executors
+import kotlin.test.AfterTest
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertFalse
+import kotlin.test.assertNotEquals
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import kotlin.time.Duration.Companion.milliseconds
@@ -35,6 +45,8 @@ import kotlin.time.Duration.Companion.seconds
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.awaitCancellation
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.test.currentTime
@@ -43,11 +55,16 @@ import kotlinx.coroutines.test.runTest
 class CallTest {
     private val buy = PurchaseItemRequest.getDefaultInstance()
     private val ids = mutableListOf<String?>()
+    /** Never connected. */
+    private val client = HeraldClient("http://127.0.0.1:1")
+
+    @AfterTest
+    fun close() = client.close()
 
     /** A call of a server that answers each attempt with the next error; null is none. */
     private suspend fun call(request: Any, vararg answers: StatusException?) {
         val left = ArrayDeque(answers.asList())
-        attempt(request, answers.size, {}) { named, reach ->
+        client.attempt(request, answers.size) { named, reach ->
             ids += requestIdOf(named)
             reach.newClientStreamTracer(StreamInfo.newBuilder().build(), Metadata())
                 .streamCreated(Attributes.EMPTY, Metadata())
@@ -109,6 +126,12 @@ class CallTest {
     }
 
     @Test
+    fun `an unknown reason is tried again where the server says when, be it at once`() = runTest {
+        call(buy, told(Code.ABORTED, "A_NEWER_ONE", 0.seconds), null)
+        assertEquals(2, ids.size)
+    }
+
+    @Test
     fun `what a later attempt says is not about the ones before`() = runTest {
         val refused = told(Code.UNAVAILABLE, "LOG_UNAVAILABLE")
         val unknown = told(Code.DEADLINE_EXCEEDED, "WRITE_OUTCOME_UNKNOWN")
@@ -127,6 +150,38 @@ class CallTest {
             val error = assertFailsWith<HeraldException> { client.call(purchaseItemMethod, buy, attempts = 2) }
             assertEquals(Code.UNAVAILABLE, error.code)
             assertFalse(error.mayHaveHappened)
+        }
+    }
+
+    @Test
+    fun `a change of network has the next call make a connection`() = runBlocking {
+        val entered = Channel<SocketAddress?>(1)
+        val address =
+            object : ServerInterceptor {
+                override fun <Q, A> interceptCall(call: ServerCall<Q, A>, headers: Metadata, next: ServerCallHandler<Q, A>): ServerCall.Listener<Q> {
+                    entered.trySend(call.attributes.get(Grpc.TRANSPORT_ATTR_REMOTE_ADDR))
+                    return next.startCall(call, headers)
+                }
+            }
+        val game = object : GameServiceCoroutineImplBase() {
+            override suspend fun purchaseItem(request: PurchaseItemRequest) = PurchaseItemResponse.getDefaultInstance()
+        }
+        val anyPort = InetSocketAddress(InetAddress.getLoopbackAddress(), 0)
+        val server =
+            OkHttpServerBuilder.forPort(anyPort, InsecureServerCredentials.create())
+                .addService(game).intercept(address).build().start()
+        try {
+            HeraldClient("http://127.0.0.1:${server.port}").use { client ->
+                client.call(purchaseItemMethod, buy)
+                val first = entered.receive()
+                client.call(purchaseItemMethod, buy)
+                assertEquals(first, entered.receive())
+                client.networkChanged()
+                client.call(purchaseItemMethod, buy)
+                assertNotEquals(first, entered.receive())
+            }
+        } finally {
+            server.shutdownNow()
         }
     }
 
@@ -153,6 +208,37 @@ class CallTest {
             assertNull(error.reason)
             assertTrue(error.mayHaveHappened)
         }
+    }
+
+    @Test
+    fun `a closed client is final`() = runBlocking {
+        // With threads that end as those of a channel do, a while after it is closed.
+        val threads = Executors.newCachedThreadPool()
+        val client = HeraldClient(OkHttpChannelBuilder.forAddress("127.0.0.1", 1).usePlaintext().executor(threads).build())
+        client.close()
+        threads.shutdownNow()
+        val named = buy.toBuilder().setRequestId("one").build()
+        val error = assertFailsWith<HeraldException> { client.call(purchaseItemMethod, named) }
+        assertEquals(Code.CANCELLED to "the client is closed (CANCELLED)", error.code to error.message)
+        assertEquals("one", error.requestId)
+        assertFalse(error.mayHaveHappened)
+        val ofTail = assertFailsWith<HeraldException> { client.tail(StreamEventsRequest.getDefaultInstance()).toList() }
+        assertEquals(error.message, ofTail.message)
+    }
+
+    @Test
+    fun `a call that the closing of the client ends may have happened`() = runTest {
+        val error =
+            assertFailsWith<HeraldException> {
+                client.attempt(buy, attempts = 1) { _, reach ->
+                    reach.newClientStreamTracer(StreamInfo.newBuilder().build(), Metadata())
+                        .streamCreated(Attributes.EMPTY, Metadata())
+                    client.close()
+                    throw Status.UNAVAILABLE.asException()
+                }
+            }
+        assertEquals(Code.CANCELLED, error.code)
+        assertTrue(error.mayHaveHappened)
     }
 
     @Test

@@ -84,13 +84,13 @@ internal fun failed(code: Status.Code, vararg details: ProtoAny): StatusExceptio
     return StatusException(code.toStatus().withDescription("told by a test"), trailers)
 }
 
-/** An error of the server. */
-internal fun told(code: Status.Code, why: String, delay: Duration = Duration.ZERO, of: String = "herald"): StatusException {
+/** An error of the server, with a RetryInfo if there is a delay. */
+internal fun told(code: Status.Code, why: String, delay: Duration? = null, of: String = "herald"): StatusException {
     val info = errorInfo {
         reason = why
         domain = of
     }
-    val retry = retryInfo { retryDelay = duration { seconds = delay.inWholeSeconds } }
+    val retry = retryInfo { retryDelay = duration { seconds = delay?.inWholeSeconds ?: 0 } }
     val details = listOf(detail("ErrorInfo", info), detail("RetryInfo", retry))
-    return failed(code, *details.take(if (delay > Duration.ZERO) 2 else 1).toTypedArray())
+    return failed(code, *details.take(if (delay != null) 2 else 1).toTypedArray())
 }

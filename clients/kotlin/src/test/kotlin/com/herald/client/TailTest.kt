@@ -1,32 +1,48 @@
 package com.herald.client
 
+import com.google.protobuf.CodedOutputStream
 import com.google.protobuf.duration
 import com.herald.game.v1.StreamEventsRequest
+import com.herald.game.v1.StreamEventsResponse
 import com.herald.game.v1.streamEventsRequest
 import io.grpc.Status
 import io.grpc.Status.Code
+import java.io.ByteArrayOutputStream
+import kotlin.test.AfterTest
 import kotlin.test.Test
 import kotlin.test.assertEquals
+import kotlin.test.assertFails
 import kotlin.test.assertFailsWith
+import kotlin.test.assertSame
 import kotlin.test.assertTrue
 import kotlin.time.Duration
 import kotlin.time.Duration.Companion.hours
 import kotlin.time.Duration.Companion.milliseconds
 import kotlin.time.Duration.Companion.minutes
 import kotlin.time.Duration.Companion.seconds
+import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.TimeoutCancellationException
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.launch
+import kotlinx.coroutines.test.currentTime
 import kotlinx.coroutines.test.runTest
 import kotlinx.coroutines.withTimeout
 
 /** The clock stands still in all tests but for waits, which take no time. */
+@OptIn(ExperimentalCoroutinesApi::class)
 class TailTest {
     private val all = StreamEventsRequest.getDefaultInstance()
+    /** Never connected. */
+    private val client = HeraldClient("http://127.0.0.1:1")
+
+    @AfterTest
+    fun close() = client.close()
 
     private suspend fun read(script: Script, request: StreamEventsRequest = all): Int =
-        resumed(request, script::open).toList().sumOf { it.batch.eventsCount }
+        client.resumed(request, script::open).toList().sumOf { it.batch.eventsCount }
 
     @Test
     fun `goes on behind the newest cursor with what is left of max_events`() = runTest {
@@ -59,7 +75,7 @@ class TailTest {
     @Test
     fun `a collector that takes its time does not break the stream`() = runTest {
         val script = Script(this, Stream(opened("a"), heartbeat("b"), events("c", 1)))
-        resumed(streamEventsRequest { maxEvents = 1 }, script::open).collect { delay(1.hours) }
+        client.resumed(streamEventsRequest { maxEvents = 1 }, script::open).collect { delay(1.hours) }
         assertEquals(1, script.requests.size)
     }
 
@@ -117,7 +133,69 @@ class TailTest {
     fun `what the caller ends is not tried again`() = runTest {
         val script = Script(this, Stream(opened("a"), silent = true), Stream(opened("a"), silent = true))
         assertFailsWith<TimeoutCancellationException> { withTimeout(10.seconds) { read(script) } }
-        assertEquals("a", resumed(all, script::open).first().cursor)
+        assertEquals("a", client.resumed(all, script::open).first().cursor)
         assertEquals(2, script.requests.size)
+    }
+
+    @Test
+    fun `what the collector throws is thrown on, and no error of the stream`() = runTest {
+        // Of a number, so that coroutines do not make copies of them, as they do where assertions are on.
+        class Own(val what: Int) : Exception()
+        class OwnEnd(val what: Int) : CancellationException()
+        val thrown =
+            listOf(
+                Status.UNAVAILABLE.asException(),
+                Status.UNAVAILABLE.asRuntimeException(),
+                told(Code.OUT_OF_RANGE, "CURSOR_EXPIRED"),
+                Own(1),
+                OwnEnd(2),
+            )
+        for (own in thrown) {
+            for (most in listOf(0L, 1L)) {
+                val script = Script(this, Stream(events("b", 1), silent = true))
+                val request = streamEventsRequest { maxEvents = most }
+                assertSame(own, assertFails { client.resumed(request, script::open).collect { throw own } })
+                assertEquals(1, script.requests.size, "$own, $most")
+            }
+        }
+        assertEquals(Duration.ZERO, currentTime.milliseconds)
+    }
+
+    @Test
+    fun `closing the client ends the waits`() = runTest {
+        val script = Script(this, Stream(end = told(Code.RESOURCE_EXHAUSTED, "SUBSCRIBER_LIMIT", 40.seconds)))
+        launch {
+            delay(1.seconds)
+            client.close()
+        }
+        val error = assertFailsWith<HeraldException> { read(script) }
+        assertEquals(Code.CANCELLED to "the client is closed (CANCELLED)", error.code to error.message)
+        assertEquals(1.seconds, currentTime.milliseconds)
+    }
+
+    /** A response with a cursor, and beside it what this version knows nothing of: field 99. */
+    private fun unknown(cursor: String): StreamEventsResponse {
+        val bytes = ByteArrayOutputStream()
+        val output = CodedOutputStream.newInstance(bytes)
+        output.writeString(StreamEventsResponse.CURSOR_FIELD_NUMBER, cursor)
+        output.writeString(99, "of a newer server")
+        output.flush()
+        return StreamEventsResponse.parseFrom(bytes.toByteArray())
+    }
+
+    @Test
+    fun `what a newer server invents is handed over, and its cursor counts`() = runTest {
+        val reason = closing("c", 7.seconds, canResume = true).toBuilder()
+        reason.closing = reason.closing.toBuilder().setReasonValue(99).build()
+        val script =
+            Script(
+                this,
+                Stream(opened("a"), unknown("b")),
+                Stream(StreamEventsResponse.parseFrom(reason.build().toByteArray())),
+                Stream(events("d", 1)),
+            )
+        val came = client.resumed(streamEventsRequest { maxEvents = 1 }, script::open).toList()
+        assertEquals(listOf("a", "b", "c", "d"), came.map { it.cursor })
+        assertEquals(listOf("", "b", "c"), script.requests.map { it.afterCursor })
     }
 }
