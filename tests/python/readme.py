@@ -118,6 +118,9 @@ class Typed:
             env=running.environment() | {"cursor": cursor},
             text=True,
             start_new_session=True,
+            # Ctrl-C ends it also where these tests were started in the background of a shell,
+            # which has all that it starts there ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self._lines = []
         self._ended = False
