@@ -16,6 +16,16 @@ def modules(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """One for all, as Playwright has one at a time."""
+    # Takes a second, which only who needs it is to wait for.
+    from browsing import Browser
+
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
 def kafka():
     """The cluster that TEST_KAFKA_BROKERS names."""
     return harness.Kafka(**given("kafka", "--sasl", needs="password"))

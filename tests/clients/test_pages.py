@@ -7,18 +7,16 @@ import threading
 from playwright.sync_api import expect
 
 import running
-from browsing import Browser
 from in_chromium import Quiet
 from programs import CLIENTS
 
 
-def test_the_example_page_plays_and_follows(built, tmp_path):
+def test_the_example_page_plays_and_follows(built, browser, tmp_path):
     built("typescript")
     handler = functools.partial(Quiet, directory=CLIENTS / "typescript" / "pages")
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as site,
         running.Server(tmp_path / "log", "--cors=loopback") as server,
-        Browser() as browser,
         browser.tab() as page,
     ):
         threading.Thread(target=site.serve_forever, daemon=True).start()

@@ -1,23 +1,10 @@
-"""A browser, and the page of a server in it."""
+"""Logs for the servers whose page is looked at."""
 
 import uuid
 
 import pytest
 
-import stub
-from browsing import Browser
 from given import given
-
-
-@pytest.fixture(scope="session")
-def modules(tmp_path_factory):
-    return stub.modules(tmp_path_factory.mktemp("stub"))
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with Browser() as browser:
-        yield browser
 
 
 @pytest.fixture
