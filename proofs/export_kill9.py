@@ -294,10 +294,10 @@ def proof(options):
             log.writer.stop()
             # Some in each partition: what nobody waits for any more is in front of them.
             log.grow(1_000)
-        expected = {name: in_log(log.server) for name, log in this.logs.items()}
+        expected = {log: in_log(log.server) for log in this.logs.values()}
         for case in this.cases:
             case.run()
-            case.check(expected[case.name.split(", ")[0]])
+            case.check(expected[case.log])
         return {
             "kills": kills,
             "cases": {case.name: case.result() for case in this.cases},

@@ -32,14 +32,6 @@ def call(schema, channel, entry):
     return schema.client(channel, entry["rpc"])(bytes.fromhex(entry["bytes"]), timeout=SECONDS)
 
 
-def in_feed(schema, channel):
-    """All events of the log, as the old client reads them."""
-    request = schema.message("StreamEventsRequest")(start_position=2, stop_when_caught_up=True)
-    stream = schema.client(channel, "EventFeedService/StreamEvents")
-    messages = stream(request.SerializeToString(), timeout=SECONDS)
-    return [d.event for message in messages for d in message.batch.events]
-
-
 def test_requests_of_a_release_do_what_they_did(release, start):
     schema, wire = released.Schema.of(release), released.wire(release)
     channel = start()
@@ -49,7 +41,7 @@ def test_requests_of_a_release_do_what_they_did(release, start):
         # So that a retry finds it that comes after the servers were replaced.
         assert answer.receipt.event_id == entry["event_id"]
     expected = [event_of(schema, entry) for entry in wire["events"]]
-    assert carried_out(in_feed(schema, channel)) == carried_out(expected)
+    assert carried_out(schema.log(channel)) == carried_out(expected)
     for entry in wire["reads"]:
         assert released.essence(call(schema, channel, entry)) == entry["answer"], entry["rpc"]
 
@@ -72,12 +64,12 @@ def test_records_of_a_release_are_read_and_count(release, start, kafka, topic):
     channel = start()
     # The feed leaves out what is private.
     says = [{k: v for k, v in e["says"].items() if k != "origin"} for e in wire["events"]]
-    assert [json_format.MessageToDict(event) for event in in_feed(schema, channel)] == says
+    assert [json_format.MessageToDict(event) for event in schema.log(channel)] == says
     # They were carried out: whoever tries again is told so.
     for entry in wire["actions"]:
         answer = call(schema, channel, entry)
         assert answer.receipt.replayed and answer.receipt.event_id == entry["event_id"]
-    assert len(in_feed(schema, channel)) == len(wire["events"])
+    assert len(schema.log(channel)) == len(wire["events"])
     player = schema.message("GetPlayerRequest")(player_id=wire["events"][0]["says"]["playerId"])
     client = schema.client(channel, "GameService/GetPlayer")
     found = client(player.SerializeToString(), timeout=SECONDS).player

@@ -44,11 +44,15 @@ def message_class(folder, name):
         ["protoc", *includes, "--include_imports", f"--descriptor_set_out={set_file}", SCHEMA.name]
     )
     assert code == 0, "protoc refuses the schema"
-    files = descriptor_pb2.FileDescriptorSet.FromString(set_file.read_bytes())
+    return message_factory.GetMessageClass(pool(set_file.read_bytes()).FindMessageTypeByName(name))
+
+
+def pool(descriptor_set):
+    """What a descriptor set describes, apart from all else."""
     pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
         pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+    return pool
 
 
 def newer_event(folder):

@@ -14,11 +14,9 @@ from google.protobuf import json_format
 
 import running
 from released import CATALOG, FOLDER, Schema, essence
+from stub import DEADLINE
 
 PLAYER = "veteran"
-
-# How long a call may take. Far more than is needed.
-DEADLINE = 30
 
 CONTEXT = {
     "clientTime": "2026-11-29T10:00:00.123456789Z",
@@ -90,9 +88,9 @@ def record(schema, server):
             reads.append(asked | {"answer": essence(answer)})
         refuse(schema, channel)
         running.wait_until(
-            lambda: has_refusal(in_log(schema, channel)), running.START_SECONDS, "the refusal"
+            lambda: has_refusal(schema.log(channel)), running.START_SECONDS, "the refusal"
         )
-        events = in_log(schema, channel)
+        events = schema.log(channel, include_origin=True)
     events = [{"says": json_format.MessageToDict(e), "bytes": encoded(e)} for e in events]
     return {"actions": actions, "reads": reads, "events": events}
 
@@ -107,16 +105,6 @@ def refuse(schema, channel):
         assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
     else:
         raise AssertionError("dragons are sold")
-
-
-def in_log(schema, channel):
-    """All events, with their origin."""
-    says = {"startPosition": "START_POSITION_EARLIEST", "stopWhenCaughtUp": True}
-    request = schema.message("StreamEventsRequest")
-    request = json_format.ParseDict(says | {"includeOrigin": True}, request())
-    stream = schema.client(channel, "EventFeedService/StreamEvents")
-    messages = stream(request.SerializeToString(), timeout=DEADLINE)
-    return [d.event for message in messages for d in message.batch.events]
 
 
 def has_refusal(events):

@@ -8,7 +8,9 @@ clients encode them and the records that its server made of them: as hex, and as
 import json
 import pathlib
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import json_format, message_factory
+
+import stub
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -29,6 +31,10 @@ price = 40
 """
 
 
+# START_POSITION_EARLIEST, which every schema has.
+EARLIEST = 2
+
+
 def versions():
     return sorted(path.name for path in FOLDER.iterdir() if (path / "wire.json").exists())
 
@@ -41,9 +47,7 @@ class Schema:
     """The messages of a schema, as a client knows them that was built with it."""
 
     def __init__(self, image):
-        self._pool = descriptor_pool.DescriptorPool()
-        for file in descriptor_pb2.FileDescriptorSet.FromString(image).file:
-            self._pool.Add(file)
+        self._pool = stub.pool(image)
 
     @classmethod
     def of(cls, version):
@@ -63,6 +67,16 @@ class Schema:
         answer = self.method(rpc)[1]
         make = channel.unary_stream if rpc.endswith("/StreamEvents") else channel.unary_unary
         return make(f"/game.v1.{rpc}", lambda request: request, answer.FromString)
+
+
+    def log(self, channel, **more):
+        """All events of the log, as the feed delivers them."""
+        request = self.message("StreamEventsRequest")(
+            start_position=EARLIEST, stop_when_caught_up=True, **more
+        )
+        stream = self.client(channel, "EventFeedService/StreamEvents")
+        messages = stream(request.SerializeToString(), timeout=stub.DEADLINE)
+        return [d.event for message in messages for d in message.batch.events]
 
 
 def kept(event):
